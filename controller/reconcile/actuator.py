@@ -1,0 +1,162 @@
+"""What a kind has to bring: an Actuator; and what it is given: a Context.
+
+The reconciler does what all kinds share: it reads the object from the store, waits for the
+references that the kind declares, adds the finalizer, takes the children first when the object is
+deleted, maps errors to conditions and writes the status once. An actuator compares one object
+with the world and does the next thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+from controller.keys import Key
+from crds.base import Resource
+from crds.refs import Reference
+
+if TYPE_CHECKING:
+    from controller.agentlink.client import Agents
+    from controller.ledger.base import Ledger
+    from controller.workflow.engine import Flows
+
+R = TypeVar("R", bound=Resource)
+
+
+class Store(Protocol):
+    """The local copy of the API's objects. Reading costs no I/O; objects are fresh copies."""
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        """The object as its pydantic model, or None. Typed Any: callers know their kind."""
+
+    def list(self, kind: str, namespace: str | None = None) -> Iterable[Any]:
+        """All objects of a kind, in one namespace or in all."""
+
+    def referrers(
+        self, target: Resource, kind: str | None = None
+    ) -> Iterable[tuple[Any, Reference]]:
+        """(object, declared reference) of everything that refers to ``target``."""
+
+    def doomed(self, obj: Resource) -> bool:
+        """True if the object, or anything it is deleted with (transitively), is being deleted."""
+
+
+class Objects(Protocol):
+    """Writes to other objects through the API. All are idempotent; all may raise Transient."""
+
+    async def create(self, obj: Resource) -> Any:
+        """Create; if it exists already, return what exists."""
+
+    async def patch(self, key: Key, patch: Mapping[str, Any]) -> Any:
+        """JSON merge patch of anything but status."""
+
+    async def delete(self, obj: Resource) -> None:
+        """Delete this very object (uid precondition); gone already is fine."""
+
+
+class Events(Protocol):
+    def normal(self, obj: Resource, reason: str, message: str) -> None: ...
+    def warning(self, obj: Resource, reason: str, message: str) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch."""
+
+    def monotonic(self) -> float: ...
+
+
+@dataclass
+class Observations:
+    """What agents said last, in memory: never written unless it changes an object's status.
+
+    ``vms``: host uid → {VM uid: power state}. A host that has not answered since the controller
+    started, or is disconnected, is absent.
+    """
+
+    vms: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers that a deployment may change (controller.settings reads them)."""
+
+    cpu_ratio: float = 10.0
+    memory_ratio: float = 1.0
+    storage_ratio: float = 1.0
+    reserved_memory: int = 2**30
+    reserved_storage: int = 2**30
+    ping_interval: float = 10.0
+    ping_timeout: float = 10.0
+    agent_port: int = 7070
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything an actuator or a step may use. Nothing else is imported by kinds/."""
+
+    store: Store
+    objects: Objects
+    agents: Agents
+    ledger: Ledger
+    flows: Flows
+    events: Events
+    observed: Observations
+    clock: Clock
+    tuning: Tuning
+    wake: Callable[[Key], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one look at an object found. The default: all is as the spec says.
+
+    ready False with a reason and message: still working or held up, but no error. requeue_after:
+    seconds until the next look; None: when something changes.
+    """
+
+    ready: bool = True
+    reason: str = "Ready"
+    message: str = ""
+    requeue_after: float | None = None
+
+
+class Actuator(Generic[R]):
+    """One per kind, in ``controller.kinds.<kind>``; found by its ``model``.
+
+    MUST be idempotent: it may be killed at any point and run again from the start. MUST NOT
+    block the loop, sleep or poll: raise Waiting and be woken. It changes ``obj.status`` in place
+    (never conditions, observed_generation or last_operation_time: the reconciler's) and never
+    ``obj.spec``. It raises controller.errors to say why it cannot go on; status changes made
+    before that are written too.
+    """
+
+    model: ClassVar[type[Resource]]
+    partitioned: ClassVar[bool] = False
+    """True for kinds whose keys are divided between replicas."""
+
+    watches: ClassVar[Mapping[str, Callable[[Any, Store], Iterable[Key]]]] = {}
+    """Other kinds whose changes concern this kind: kind → which of our keys to wake. Objects that
+    refer to a changed object are woken anyway, and need no entry here."""
+
+    async def reconcile(self, obj: R, ctx: Context) -> Outcome:
+        """Bring the world one step nearer to ``obj.spec``."""
+        raise NotImplementedError
+
+    async def delete(self, obj: R, ctx: Context) -> Outcome:
+        """Clean the outside world. Called when every cascaded child is gone and detaching and
+        stopping ones have let go. ready=True: the finalizer is removed and the object vanishes."""
+        return Outcome()
+
+    def waits_for(self, obj: R, reference: Reference) -> bool:
+        """False when a missing target no longer matters (the image of a VM that exists)."""
+        return True
+
+    def holds(self, obj: R, reference: Reference, target: Resource) -> bool:
+        """Does ``obj`` still hold on to ``target``, which is being deleted? Asked for ``detach``
+        and ``stop``. Default: a status reference holds, a spec reference (a wish) does not."""
+        return reference.path[0] == "status"
+
+
+Power = Literal["Running", "Paused", "Stopped", "Crashed", "Unknown"]

@@ -1,0 +1,224 @@
+"""The base of every Kumulus kind.
+
+A kind is a pydantic model. From it come the CRD (``crds.schema``), the references
+(``crds.refs``) and what the controllers read. Python names are snake_case, the wire is
+camelCase. Nothing in here knows of controllers, agents or any API client.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.alias_generators import to_camel
+
+GROUP = "kumulus.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FINALIZER = f"{GROUP}/cascade"
+
+_SUFFIXES = {
+    "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
+}  # fmt: skip
+QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+
+
+def parse_quantity(value: int | str) -> int:
+    """Bytes of a Kubernetes quantity: ``512Mi``, ``2G``, ``1.5Gi`` or a plain integer."""
+    if isinstance(value, int):
+        return value
+    digits = value.rstrip("kKMGTPEi")
+    try:
+        return int(float(digits) * _SUFFIXES[value[len(digits) :]])
+    except (KeyError, ValueError):
+        raise ValueError(
+            f"{value!r} is no quantity; write bytes as 512Mi, 10Gi or 1000000"
+        ) from None
+
+
+def format_quantity(size: int) -> str:
+    """The shortest binary quantity that a person reads easily: 8589934592 → ``8Gi``."""
+    for suffix in ("Ti", "Gi", "Mi", "Ki"):
+        scaled = size / _SUFFIXES[suffix]
+        if scaled >= 1:
+            return f"{scaled:.1f}".rstrip("0").rstrip(".") + suffix
+    return str(size)
+
+
+class Model(BaseModel):
+    """Any part of an object. Unknown fields are dropped, as the API server prunes them."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="ignore", validate_default=False
+    )
+
+    def wire(self) -> dict[str, Any]:
+        """This model as the API server stores it: camelCase, no nulls."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+Quantity = Annotated[int, BeforeValidator(parse_quantity), Field(ge=0)]
+"""Bytes. Written as a Kubernetes quantity, int-or-string in the schema."""
+
+Timestamp = Annotated[
+    datetime, PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), when_used="json")
+]
+"""RFC 3339 in UTC, whole seconds, as ``metav1.Time``."""
+
+NameStr = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+@dataclass(frozen=True)
+class Immutable:
+    """Marks a field that may be set once: the CRD refuses a change with ``why`` (CEL).
+
+    With ``once`` an absent value may still be set later; a set one never changes.
+    """
+
+    why: str
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One CEL rule (``x-kubernetes-validations``) on the object that declares it in ``RULES``."""
+
+    rule: str
+    message: str
+    field_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A printer column. ``priority`` 0 is shown always, 1 with ``-o wide``."""
+
+    name: str
+    path: str
+    type: Literal["string", "integer", "date", "boolean"] = "string"
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class KindInfo:
+    """What the CRD says of a kind beside its schema."""
+
+    plural: str
+    singular: str
+    short_names: tuple[str, ...] = ()
+    namespaced: bool = False
+    columns: tuple[Column, ...] = ()
+
+
+class OwnerReference(Model):
+    api_version: str
+    kind: str
+    name: str
+    uid: str
+    controller: bool | None = None
+    block_owner_deletion: bool | None = None
+
+
+class ObjectMeta(Model):
+    """The part of Kubernetes' ObjectMeta that controllers read."""
+
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: Timestamp | None = None
+    deletion_timestamp: Timestamp | None = None
+    finalizers: list[str] = []
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    owner_references: list[OwnerReference] = []
+
+
+class Condition(Model):
+    """A metav1.Condition; ``type`` is one of Ready, Reconciling, Stalled (kstatus)."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    reason: Annotated[str, Field(max_length=1024)]
+    message: Annotated[str, Field(max_length=32768)] = ""
+    observed_generation: int | None = None
+    last_transition_time: Timestamp | None = None
+
+
+class WorkflowFailure(Model):
+    step: str
+    reason: str
+    message: str
+
+
+class WorkflowStatus(Model):
+    """Where a running flow is. Absent when no flow runs."""
+
+    name: str
+    run_id: str = Field(description="Names this run; agents' operations are keyed by it.")
+    phase: Literal["Running", "RollingBack", "RolledBack"] = "Running"
+    step: str = ""
+    progress: str = Field(default="", description="For people: step 3 of 9.")
+    retries: int = 0
+    generation: int = Field(default=0, description="The spec's generation that the run serves.")
+    started_at: Timestamp | None = None
+    failure: WorkflowFailure | None = None
+
+
+class BaseStatus(Model):
+    """What every status has. ``state`` is ZStack's, a subclass narrows it to its states."""
+
+    observed_generation: int = 0
+    state: str = ""
+    conditions: list[Condition] = []
+    last_operation_time: Timestamp | None = None
+    workflow: WorkflowStatus | None = None
+
+
+class BaseSpec(Model):
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+    description: Annotated[str, Field(max_length=2048)] | None = Field(
+        default=None, description="Free text for people."
+    )
+
+
+class Resource(Model):
+    """A custom resource of ours. Subclasses set INFO, spec and status."""
+
+    INFO: ClassVar[KindInfo]
+
+    api_version: str = API_VERSION
+    kind: str = ""
+    metadata: ObjectMeta = ObjectMeta()
+    spec: Any
+    status: Any
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def deleting(self) -> bool:
+        return self.metadata.deletion_timestamp is not None
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, or None."""
+        conditions: list[Condition] = self.status.conditions
+        return next((c for c in conditions if c.type == kind), None)
+
+    @property
+    def ready(self) -> bool:
+        """Ready=True for the spec as it is now."""
+        found = self.condition("Ready")
+        return (
+            found is not None
+            and found.status == "True"
+            and found.observed_generation == self.metadata.generation
+        )

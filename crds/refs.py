@@ -1,0 +1,107 @@
+"""References between kinds, declared once, on the field.
+
+``Annotated[ObjectRef, Ref("Zone", on_delete="cascade")]`` yields the wait-until-ready, the
+reverse index (who refers to me), the cascade edge and the deletion guard. A reference may stand
+in ``spec`` (a user wrote it) or in ``status`` (a controller decided it, as a virtual machine's
+host); status references never make their object wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, Field
+
+from crds.base import Model, NameStr, Resource
+
+OnDelete = Literal["cascade", "detach", "stop", "keep", "block"]
+"""What a referring object does when the object it refers to is deleted.
+
+cascade: it is deleted too. detach: it drops the reference (a NIC of a deleted network). stop: it
+leaves the parent but lives on (a virtual machine whose host is deleted). keep: nothing happens.
+block: the parent's deletion is refused while it refers to it.
+"""
+
+
+class ObjectRef(Model):
+    """The name of another object; in the same namespace if its kind is namespaced."""
+
+    name: NameStr
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Declares what a field refers to and what the reference means.
+
+    wait: the referring object's actuator runs only once the target is Ready. Ignored in status.
+    """
+
+    kind: str
+    on_delete: OnDelete
+    wait: bool = True
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A declared reference of a kind: ``source`` refers to ``target`` at ``path``.
+
+    ``path`` holds camelCase field names; ``*`` steps into each item of a list.
+    """
+
+    source: str
+    target: str
+    path: tuple[str, ...]
+    on_delete: OnDelete
+    wait: bool
+
+
+@cache
+def references(model: type[Resource]) -> tuple[Reference, ...]:
+    """Every reference that a kind declares, spec's first, in field order."""
+    found = []
+    for part in ("spec", "status"):
+        annotation = model.model_fields[part].annotation
+        for path, ref in _walk(annotation, (part,)):
+            wait = ref.wait and part == "spec"
+            found.append(Reference(model.__name__, ref.kind, path, ref.on_delete, wait))
+    return tuple(found)
+
+
+def targets(wire: Mapping[str, Any], reference: Reference) -> Iterator[str]:
+    """Names that ``reference`` holds in an object as it is on the wire."""
+    nodes: list[Any] = [wire]
+    for step in reference.path:
+        if step == "*":
+            nodes = [item for node in nodes if isinstance(node, list) for item in node]
+        else:
+            nodes = [node[step] for node in nodes if isinstance(node, Mapping) and step in node]
+    for node in nodes:
+        if isinstance(node, Mapping) and isinstance(node.get("name"), str):
+            yield node["name"]
+
+
+def _walk(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Ref]]:
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        refs = [m for m in metadata if isinstance(m, Ref)]
+        yield from ((path, ref) for ref in refs)
+        if not refs:
+            yield from _walk(inner, path)
+    elif get_origin(annotation) is list:
+        yield from _walk(get_args(annotation)[0], (*path, "*"))
+    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, info in annotation.model_fields.items():
+            step = (*path, info.alias or name)
+            refs = [m for m in info.metadata if isinstance(m, Ref)]
+            yield from ((step, ref) for ref in refs)
+            if not refs:
+                yield from _walk(info.annotation, step)
+    else:
+        for inner in get_args(annotation):
+            yield from _walk(inner, path)
+
+
+RefList = Annotated[list[ObjectRef], Field(max_length=256)]

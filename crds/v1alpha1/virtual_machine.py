@@ -1,0 +1,187 @@
+"""VirtualMachine: a guest, its disks and its NICs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.config import JsonDict
+
+from crds.base import (
+    BaseSpec,
+    BaseStatus,
+    Column,
+    Immutable,
+    KindInfo,
+    Model,
+    Quantity,
+    Resource,
+    Rule,
+    Timestamp,
+)
+from crds.refs import ObjectRef, Ref
+
+DiskName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", max_length=32)]
+_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
+State = Literal[
+    "", "Created", "Starting", "Running", "Stopping", "Stopped", "Rebooting", "Pausing", "Paused",
+    "Resuming", "Destroying", "Destroyed", "Migrating", "Error", "Unknown", "Crashed",
+]  # fmt: skip
+
+
+class RootDisk(Model):
+    size: Quantity | None = Field(default=None, description="Absent: the offering's or image's.")
+    disk_offering_ref: Annotated[ObjectRef, Ref("DiskOffering", on_delete="keep")] | None = None
+    primary_storage_ref: Annotated[ObjectRef, Ref("PrimaryStorage", on_delete="cascade")] | None = (
+        Field(default=None, description="Absent: chosen with the host.")
+    )
+
+
+class DataDisk(Model):
+    """A data disk: an existing Volume, or a new one from an offering or a size."""
+
+    name: DiskName
+    volume_ref: Annotated[ObjectRef, Ref("Volume", on_delete="detach", wait=False)] | None = None
+    disk_offering_ref: Annotated[ObjectRef, Ref("DiskOffering", on_delete="keep")] | None = None
+    size: Quantity | None = None
+    delete_with_vm: bool = Field(
+        default=False, description="A new disk outlives the VM unless this is set."
+    )
+
+
+class Nic(Model):
+    name: DiskName
+    l3_network_ref: Annotated[ObjectRef, Ref("L3Network", on_delete="detach")]
+    ip: Annotated[str, Field(max_length=39, pattern=r"^[0-9.]+$")] | None = Field(
+        default=None, description="A static address; absent: the next free one."
+    )
+    mac: Annotated[str, Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = (
+        None
+    )
+
+
+class Placement(Model):
+    host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop", wait=False)] | None = None
+    cluster_ref: Annotated[ObjectRef, Ref("Cluster", on_delete="stop", wait=False)] | None = None
+    zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade", wait=False)] | None = None
+
+
+class VirtualMachineSpec(BaseSpec):
+    RULES = (
+        Rule("has(self.instanceOfferingRef) || (has(self.cpu) && has(self.memory))",
+             "give an instanceOfferingRef, or both cpu and memory"),
+        Rule("!has(self.instanceOfferingRef) || (!has(self.cpu) && !has(self.memory))",
+             "cpu and memory come from the instanceOfferingRef; give one or the other"),
+        Rule("!has(self.dataDisks) || self.dataDisks.all(d, [has(d.volumeRef), has(d.size), "
+             "has(d.diskOfferingRef)].filter(x, x).size() == 1)",
+             "each data disk takes one of volumeRef, diskOfferingRef and size", "dataDisks"),
+    )  # fmt: skip
+    power_state: Literal["Running", "Stopped", "Paused"] = "Running"
+    restarted_at: Timestamp | None = Field(
+        default=None, description="Set it to now to reboot a running VM once."
+    )
+    instance_offering_ref: (
+        Annotated[ObjectRef, Ref("InstanceOffering", on_delete="keep")] | None
+    ) = None
+    cpu: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None, description="A change takes effect at the next start."
+    )
+    memory: Quantity | None = Field(
+        default=None, description="A change takes effect at the next start."
+    )
+    image_ref: Annotated[
+        ObjectRef, Ref("Image", on_delete="keep"), Immutable("the root disk was made from it")
+    ]
+    root_disk: Annotated[RootDisk, Immutable("the root disk exists; it cannot change yet")] = (
+        RootDisk()
+    )
+    data_disks: Annotated[
+        list[DataDisk],
+        Field(
+            max_length=24,
+            json_schema_extra={
+                "x-kubernetes-list-map-keys": ["name"],
+                "x-kubernetes-list-type": "map",
+            },
+        ),
+    ] = []
+    nics: Annotated[
+        list[Nic],
+        Field(
+            max_length=16,
+            json_schema_extra={
+                "x-kubernetes-list-map-keys": ["name"],
+                "x-kubernetes-list-type": "map",
+            },
+        ),
+    ] = []
+    placement: Placement = Placement()
+    user_data: Annotated[str, Field(max_length=65536)] | None = Field(
+        default=None, description="cloud-init user data (NoCloud); read at the next start."
+    )
+    hostname: (
+        Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)] | None
+    ) = None
+
+
+class NicStatus(Model):
+    name: str
+    l3_network_ref: Annotated[ObjectRef, Ref("L3Network", on_delete="detach")]
+    mac: str = ""
+    ip: str = ""
+    device: str = Field(default="", description="The tap on the host.")
+
+
+class DiskStatus(Model):
+    name: str
+    volume_ref: Annotated[ObjectRef, Ref("Volume", on_delete="detach")]
+    root: bool = False
+    owned: bool = Field(default=False, description="Deleted with the VM.")
+    device: str = Field(default="", description="Target in the guest: vda, vdb, …")
+
+
+class VirtualMachineStatus(BaseStatus):
+    state: State = ""
+    zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade")] | None = None
+    cluster_ref: Annotated[ObjectRef, Ref("Cluster", on_delete="stop")] | None = None
+    host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop")] | None = Field(
+        default=None, description="Where it runs; absent when it is stopped."
+    )
+    last_host: str = Field(default="", description="Where it ran last.")
+    primary_storage_ref: Annotated[ObjectRef, Ref("PrimaryStorage", on_delete="cascade")] | None = (
+        Field(default=None, description="Where its root disk is.")
+    )
+    ip: str = Field(default="", description="The first NIC's address.")
+    nics: list[NicStatus] = []
+    disks: list[DiskStatus] = []
+    cpu: int = Field(default=0, description="vCPUs it was started with.")
+    memory: str = ""
+    restarted_at: Timestamp | None = None
+    excluded_hosts: list[str] = Field(
+        default=[], description="Hosts where this start failed; tried no more until the next."
+    )
+
+
+class VirtualMachine(Resource):
+    """A guest."""
+
+    INFO = KindInfo(
+        plural="virtualmachines",
+        singular="virtualmachine",
+        short_names=("vm", "vms"),
+        namespaced=True,
+        columns=(
+            Column("State", ".status.state"),
+            Column("Host", ".status.hostRef.name"),
+            Column("IP", ".status.ip"),
+            Column("CPU", ".status.cpu", "integer", priority=1),
+            Column("Memory", ".status.memory", priority=1),
+            Column("Image", ".spec.imageRef.name", priority=1),
+            Column("Step", ".status.workflow.progress", priority=1),
+            Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', priority=1),
+            Column("Age", ".metadata.creationTimestamp", "date"),
+        ),
+    )
+    kind: str = "VirtualMachine"
+    spec: VirtualMachineSpec
+    status: VirtualMachineStatus = VirtualMachineStatus()
