@@ -250,7 +250,7 @@ class NicDevice(Wire):
 class VmArgs(Wire):
     """vm.start: define and start; a running VM is left as it is. memory in bytes.
 
-    ``state_path`` is where the agent may keep the seed image (directory of the root disk).
+    The agent keeps what the guest needs beside the root disk (the seed image) in its directory.
     ``paused``: created paused.
     """
 

@@ -24,8 +24,7 @@ class L2NetworkSpec(BaseSpec):
             str,
             Field(
                 pattern=r"^[A-Za-z0-9._-]{1,15}$",
-                description="The hosts' interface that joins the bridge; absent: a bridge of its own "
-                "on each host.",
+                description="The hosts' interface that joins the bridge; absent: none does.",
             ),
             Immutable("running VMs use it; create another network"),
         ]
