@@ -1,0 +1,1 @@
+"""What controllers and agents both need: certificates, logs, an HTTP server with probes."""

@@ -1,0 +1,83 @@
+"""An aiohttp server with probes and metrics, and a clear word when its port is taken."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+SHUTDOWN_SECONDS = 2.0
+
+
+class PortTaken(Exception):
+    """Another process listens there already. ``flag`` is the option that chooses another port."""
+
+    def __init__(self, host: str, port: int, flag: str) -> None:
+        super().__init__(
+            f"port {port} on {host} is taken by another process; stop it, or choose another port "
+            f"with {flag}"
+        )
+        self.port = port
+        self.flag = flag
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. ``port`` is the real one when 0 was asked for."""
+
+    runner: web.AppRunner
+    port: int
+
+    async def close(self) -> None:
+        """Stop listening, give open requests SHUTDOWN_SECONDS, end."""
+        await self.runner.cleanup()
+
+
+async def serve(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    flag: str,
+    ssl_context: ssl.SSLContext | None = None,
+) -> Server:
+    """Start serving; raises PortTaken. A handler whose client goes away is cancelled."""
+    runner = web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=1024).start()
+    except OSError as error:
+        await runner.cleanup()
+        if error.errno == errno.EADDRINUSE:
+            raise PortTaken(host, port, flag) from None
+        raise
+    return Server(runner, int(runner.addresses[0][1]))
+
+
+def add_probes(app: web.Application, ready: Callable[[], bool | str]) -> None:
+    """Add /healthz, /readyz and /metrics.
+
+    ``ready`` answers True, or False or the reason why not (503).
+    """
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        state = ready()
+        if state is True:
+            return web.Response(text="ok")
+        return web.Response(status=503, text=state or "not ready")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
