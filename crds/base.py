@@ -7,12 +7,25 @@ camelCase. Nothing in here knows of controllers, agents or any API client.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 GROUP = "kumulus.dev"
 VERSION = "v1alpha1"
@@ -24,19 +37,21 @@ _SUFFIXES = {
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
 QUANTITY_PATTERN = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$"
+QUANTITY_MAX_LENGTH = 24
+_QUANTITY = re.compile(r"(?P<digits>[0-9]+(?:\.[0-9]+)?)(?P<suffix>[kMGTPE]|[KMGTPE]i|)\Z")
 
 
-def parse_quantity(value: int | str) -> int:
-    """Bytes of a Kubernetes quantity: ``512Mi``, ``2G``, ``1.5Gi`` or a plain integer."""
-    if isinstance(value, int):
+def parse_quantity(value: object) -> int:
+    """Bytes of a Kubernetes quantity: ``512Mi``, ``2G``, ``1.5Gi`` or a plain integer.
+
+    Exact: a fraction of a byte is dropped, nothing else. ValueError for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    digits = value.rstrip("kKMGTPEi")
-    try:
-        return int(float(digits) * _SUFFIXES[value[len(digits) :]])
-    except (KeyError, ValueError):
-        raise ValueError(
-            f"{value!r} is no quantity; write bytes as 512Mi, 10Gi or 1000000"
-        ) from None
+    found = _QUANTITY.match(value) if isinstance(value, str) else None
+    if found is None or len(found[0]) > QUANTITY_MAX_LENGTH:
+        raise ValueError(f"{value!r} is no quantity; write bytes as 512Mi, 10Gi or 1000000")
+    return int(Decimal(found["digits"]) * _SUFFIXES[found["suffix"]])
 
 
 def format_quantity(size: int) -> str:
@@ -51,24 +66,69 @@ def format_quantity(size: int) -> str:
 class Model(BaseModel):
     """Any part of an object. Unknown fields are dropped, as the API server prunes them."""
 
+    RULES: ClassVar[tuple[Rule, ...]] = ()
+    """CEL rules on this object, beside those that Immutable marks yield."""
+
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="ignore", validate_default=False
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        found = handler.resolve_ref_schema(handler(schema))
+        if cls.RULES:
+            found[RULES_KEY] = [vars(rule) for rule in cls.RULES]
+        return found
 
     def wire(self) -> dict[str, Any]:
         """This model as the API server stores it: camelCase, no nulls."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-Quantity = Annotated[int, BeforeValidator(parse_quantity), Field(ge=0)]
+Quantity = Annotated[
+    int,
+    BeforeValidator(parse_quantity),
+    Field(ge=0),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "minimum": 0,
+            "pattern": QUANTITY_PATTERN,
+            "maxLength": QUANTITY_MAX_LENGTH,
+        }
+    ),
+]
 """Bytes. Written as a Kubernetes quantity, int-or-string in the schema."""
 
+
+def _to_utc(moment: datetime) -> datetime:
+    """In UTC; a time without a zone is taken as UTC, as Kubernetes writes it."""
+    try:
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return aware.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is outside the years 1 to 9999") from None
+
+
+def _rfc3339(moment: datetime) -> str:
+    return _to_utc(moment).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+
+
 Timestamp = Annotated[
-    datetime, PlainSerializer(lambda t: t.strftime("%Y-%m-%dT%H:%M:%SZ"), when_used="json")
+    datetime, AfterValidator(_to_utc), PlainSerializer(_rfc3339, when_used="json")
 ]
 """RFC 3339 in UTC, whole seconds, as ``metav1.Time``."""
 
-NameStr = Annotated[str, Field(min_length=1, max_length=253)]
+NameStr = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+]
+"""The name of an object: a DNS subdomain, as Kubernetes has it."""
+
+RULES_KEY = "x-kumulus-rules"
+IMMUTABLE_KEY = "x-kumulus-immutable"
+"""Where the models' JSON schema carries our marks to ``crds.schema``, which resolves them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +140,39 @@ class Immutable:
 
     why: str
     once: bool = False
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), IMMUTABLE_KEY: vars(self)}
+
+
+@dataclass(frozen=True)
+class ListMap:
+    """Marks a list of objects as a map by ``key``: no two items have the same value there.
+
+    Server-side apply then merges it item by item, and CEL can compare an item with its old self.
+    """
+
+    key: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._unique, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        marks = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [self.key]}
+        return {**handler(schema), **marks}
+
+    def _unique(self, items: list[Any]) -> list[Any]:
+        keys = [getattr(item, self.key) for item in items]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ValueError(f"{self.key} {twice[0]!r} is given twice")
+        return items
 
 
 @dataclass(frozen=True)
@@ -110,6 +203,8 @@ class KindInfo:
     short_names: tuple[str, ...] = ()
     namespaced: bool = False
     columns: tuple[Column, ...] = ()
+    max_name: int = 63
+    """Longest ``metadata.name``: names become DNS labels, and prefixes of other names."""
 
 
 class OwnerReference(Model):
@@ -165,6 +260,9 @@ class WorkflowStatus(Model):
     retries: int = 0
     generation: int = Field(default=0, description="The spec's generation that the run serves.")
     started_at: Timestamp | None = None
+    step_started_at: Timestamp | None = Field(
+        default=None, description="When the step began; its timeout counts from here."
+    )
     failure: WorkflowFailure | None = None
 
 
@@ -173,13 +271,12 @@ class BaseStatus(Model):
 
     observed_generation: int = 0
     state: str = ""
-    conditions: list[Condition] = []
+    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
     last_operation_time: Timestamp | None = None
     workflow: WorkflowStatus | None = None
 
 
 class BaseSpec(Model):
-    RULES: ClassVar[tuple[Rule, ...]] = ()
     description: Annotated[str, Field(max_length=2048)] | None = Field(
         default=None, description="Free text for people."
     )

@@ -1,4 +1,4 @@
-"""Runs the flows that flows/*.yaml declare. (Contract; the implementation follows.)"""
+"""Runs the flows that flows/*.yaml declare. (Contract; ``controller.workflow.runner`` has it.)"""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ class Flows(Protocol):
 
         Returns when every step is done; ``obj.status.workflow`` is then None. Raises Waiting or
         Transient when it pauses, FlowFailed once it failed and everything is rolled back
-        (``obj.status.workflow`` is None then too).
+        (``obj.status.workflow`` is None then too). If ``obj`` is in the middle of another flow,
+        that one is cancelled first.
+        """
+
+    async def cancel(self, obj: Resource, ctx: Context, reason: str) -> None:
+        """Roll the running flow back from where it is: its object is deleted or its spec changed.
+
+        Returns when everything is undone and ``obj.status.workflow`` is None; at once when no
+        flow runs. Raises Waiting or Transient when the rollback pauses: call again. ``reason`` is
+        a sentence for people. A flow that is rolling back already goes on doing so.
         """
 
     def running(self, obj: Resource) -> str | None:
