@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
 
 from crds.base import Model, NameStr, Resource
 
@@ -24,6 +25,9 @@ cascade: it is deleted too. detach: it drops the reference (a NIC of a deleted n
 leaves the parent but lives on (a virtual machine whose host is deleted). keep: nothing happens.
 block: the parent's deletion is refused while it refers to it.
 """
+
+REF_KEY = "x-kumulus-ref"
+"""Where the models' JSON schema carries a Ref to ``crds.docs``; no CRD has it."""
 
 
 class ObjectRef(Model):
@@ -42,6 +46,11 @@ class Ref:
     kind: str
     on_delete: OnDelete
     wait: bool = True
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {**handler(schema), REF_KEY: vars(self)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, ListMap, Quantity, Resource
 from crds.refs import ObjectRef, Ref
 
 
@@ -14,6 +14,7 @@ class BackupStorageSpec(BaseSpec):
     zone_refs: Annotated[
         list[Annotated[ObjectRef, Ref("Zone", on_delete="keep", wait=False)]],
         Field(max_length=64, description="Zones that use it; none: every zone."),
+        ListMap("name"),
     ] = []
     type: Annotated[Literal["HTTP"], Immutable("the images would have to move; create another")] = (
         "HTTP"

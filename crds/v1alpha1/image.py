@@ -28,6 +28,7 @@ class ImageSpec(BaseSpec):
             str,
             Field(
                 pattern=r"^sha(256:[0-9a-f]{64}|512:[0-9a-f]{128})$",
+                max_length=135,
                 description="sha256:… or sha512:…, of the file",
             ),
             Immutable("an image's bits never change; create another image", once=True),

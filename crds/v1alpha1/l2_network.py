@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, ListMap, Resource
 from crds.refs import ObjectRef, Ref
 
 
@@ -17,6 +17,7 @@ class L2NetworkSpec(BaseSpec):
     cluster_refs: Annotated[
         list[Annotated[ObjectRef, Ref("Cluster", on_delete="detach", wait=False)]],
         Field(max_length=64, description="Clusters whose hosts carry it."),
+        ListMap("name"),
     ] = []
     type: Annotated[Literal["NoVlan"], Immutable("create another network")] = "NoVlan"
     physical_interface: (
@@ -24,6 +25,7 @@ class L2NetworkSpec(BaseSpec):
             str,
             Field(
                 pattern=r"^[A-Za-z0-9._-]{1,15}$",
+                max_length=15,
                 description="The hosts' interface that joins the bridge; absent: none does.",
             ),
             Immutable("running VMs use it; create another network"),

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, ListMap, Quantity, Resource
 from crds.refs import ObjectRef, Ref
 
 
@@ -17,6 +17,7 @@ class PrimaryStorageSpec(BaseSpec):
     cluster_refs: Annotated[
         list[Annotated[ObjectRef, Ref("Cluster", on_delete="detach", wait=False)]],
         Field(max_length=64, description="Clusters whose hosts use it."),
+        ListMap("name"),
     ] = []
     type: Annotated[Literal["Local"], Immutable("the data would have to move; create another")] = (
         "Local"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic.config import JsonDict
 
 from crds.base import (
     BaseSpec,
@@ -13,6 +12,7 @@ from crds.base import (
     Column,
     Immutable,
     KindInfo,
+    ListMap,
     Model,
     Quantity,
     Resource,
@@ -22,7 +22,6 @@ from crds.base import (
 from crds.refs import ObjectRef, Ref
 
 DiskName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", max_length=32)]
-_BY_NAME: JsonDict = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]}
 State = Literal[
     "", "Created", "Starting", "Running", "Stopping", "Stopped", "Rebooting", "Pausing", "Paused",
     "Resuming", "Destroying", "Destroyed", "Migrating", "Error", "Unknown", "Crashed",
@@ -95,26 +94,8 @@ class VirtualMachineSpec(BaseSpec):
     root_disk: Annotated[RootDisk, Immutable("the root disk exists; it cannot change yet")] = (
         RootDisk()
     )
-    data_disks: Annotated[
-        list[DataDisk],
-        Field(
-            max_length=24,
-            json_schema_extra={
-                "x-kubernetes-list-map-keys": ["name"],
-                "x-kubernetes-list-type": "map",
-            },
-        ),
-    ] = []
-    nics: Annotated[
-        list[Nic],
-        Field(
-            max_length=16,
-            json_schema_extra={
-                "x-kubernetes-list-map-keys": ["name"],
-                "x-kubernetes-list-type": "map",
-            },
-        ),
-    ] = []
+    data_disks: Annotated[list[DataDisk], Field(max_length=24), ListMap("name")] = []
+    nics: Annotated[list[Nic], Field(max_length=16), ListMap("name")] = []
     placement: Placement = Placement()
     user_data: Annotated[str, Field(max_length=65536)] | None = Field(
         default=None, description="cloud-init user data (NoCloud); read at the next start."

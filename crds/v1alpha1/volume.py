@@ -12,12 +12,11 @@ from crds.refs import ObjectRef, Ref
 
 class VolumeSpec(BaseSpec):
     RULES = (
-        Rule("has(self.size) || has(self.diskOfferingRef) || has(self.imageRef)",
-             "give a size, a diskOfferingRef or an imageRef"),
-        Rule("!has(oldSelf.size) || (has(self.size) && "
-             "(type(self.size) != type(oldSelf.size) || self.size == oldSelf.size))",
-             "a volume cannot be resized yet; create another volume", "size"),
-    )  # fmt: skip
+        Rule(
+            "has(self.size) || has(self.diskOfferingRef) || has(self.imageRef)",
+            "give a size, a diskOfferingRef or an imageRef",
+        ),
+    )
     type: Annotated[Literal["Root", "Data"], Immutable("create another volume")] = "Data"
     primary_storage_ref: (
         Annotated[
@@ -41,7 +40,12 @@ class VolumeSpec(BaseSpec):
         ]
         | None
     ) = Field(default=None, description="Filled from this image.")
-    size: Quantity | None = Field(default=None, description="Absent: the offering's or image's.")
+    size: (
+        Annotated[
+            Quantity, Immutable("a volume cannot be resized yet; create another volume", once=True)
+        ]
+        | None
+    ) = Field(default=None, description="Absent: the offering's or image's.")
     host_ref: (
         Annotated[
             ObjectRef,
