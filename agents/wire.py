@@ -51,7 +51,7 @@ class Error(Wire):
     """Why something failed. ``message`` names the cause and, if known, the fix.
 
     Codes: invalid, not-found, conflict, checksum, no-space, unreachable, hypervisor, timeout,
-    fenced, unsupported, internal.
+    fenced, unsupported, busy (too much waits already: try again later), internal.
     """
 
     code: str

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -40,8 +41,12 @@ Code = Literal[
     "timeout",
     "fenced",
     "unsupported",
+    "busy",
     "internal",
 ]
+
+OPERATION: ContextVar[str] = ContextVar("operation", default="")
+"""Id of the operation that is being executed, for logs and records."""
 
 MINUTE = 60.0
 TIMEOUTS: Mapping[str, float] = {
