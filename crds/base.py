@@ -8,6 +8,7 @@ camelCase. Nothing in here knows of controllers, agents or any API client.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -61,6 +62,24 @@ def format_quantity(size: int) -> str:
         if scaled >= 1:
             return f"{scaled:.1f}".rstrip("0").rstrip(".") + suffix
     return str(size)
+
+
+class FieldErrors(ValueError):
+    """What a model's own validator found wrong, field by field.
+
+    ``problems``: (path below the model in camelCase such as ``ranges[0].start``, what is wrong).
+    """
+
+    def __init__(self, problems: Iterable[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(f"{path}: {text}" for path, text in self.problems))
+
+    @classmethod
+    def raise_any(cls, problems: Iterable[tuple[str, str]]) -> None:
+        """Raise if there is a problem at all."""
+        found = cls(problems)
+        if found.problems:
+            raise found
 
 
 class Model(BaseModel):
@@ -120,6 +139,14 @@ Timestamp = Annotated[
     datetime, AfterValidator(_to_utc), PlainSerializer(_rfc3339, when_used="json")
 ]
 """RFC 3339 in UTC, whole seconds, as ``metav1.Time``."""
+
+_OCTET = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_DOTTED = rf"({_OCTET}\.){{3}}{_OCTET}"
+IPv4 = Annotated[str, Field(pattern=rf"^{_DOTTED}$", max_length=15)]
+"""An IPv4 address, dotted."""
+
+IPv4Subnet = Annotated[str, Field(pattern=rf"^{_DOTTED}/([89]|[12][0-9]|30)$", max_length=18)]
+"""An IPv4 subnet from /8 to /30, so that there is room for a gateway and a guest."""
 
 NameStr = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")

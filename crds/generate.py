@@ -16,6 +16,7 @@ import yaml
 from crds import kinds
 from crds.base import GROUP, Resource
 from crds.docs import kinds_page
+from crds.refs import verify
 from crds.schema import definition
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crds.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when stale")
     check = parser.parse_args(arguments).check
+    verify(kinds())
     files = outputs(kinds().values())
     changed = stale(ROOT, files) if check else write(ROOT, files)
     for path in changed:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
@@ -77,6 +78,38 @@ def references(model: type[Resource]) -> tuple[Reference, ...]:
             wait = ref.wait and part == "spec"
             found.append(Reference(model.__name__, ref.kind, path, ref.on_delete, wait))
     return tuple(found)
+
+
+class DeclarationError(ValueError):
+    """References are declared in a way that cannot work; raised at start-up and generation."""
+
+
+def verify(models: Mapping[str, type[Resource]]) -> None:
+    """Every reference has a target that can be found, and no cascade comes back to itself."""
+    for model in models.values():
+        for reference in references(model):
+            _verify_target(models, model, reference)
+    graph = {
+        name: {ref.target for ref in references(model) if ref.on_delete == "cascade"}
+        for name, model in models.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise DeclarationError(f"cascades go in a circle: {' → '.join(error.args[1])}") from None
+
+
+def _verify_target(
+    models: Mapping[str, type[Resource]], model: type[Resource], reference: Reference
+) -> None:
+    where = f"{reference.source}.{'.'.join(reference.path)}"
+    target = models.get(reference.target)
+    if target is None:
+        raise DeclarationError(f"{where} refers to {reference.target}, which is no kind")
+    if target.INFO.namespaced and not model.INFO.namespaced:
+        raise DeclarationError(
+            f"{where} refers to {reference.target}, which is namespaced; {reference.source} is not"
+        )
 
 
 def targets(wire: Mapping[str, Any], reference: Reference) -> Iterator[str]:

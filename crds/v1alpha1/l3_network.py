@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from itertools import pairwise
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Model, Resource
+from crds.base import (
+    BaseSpec,
+    BaseStatus,
+    Column,
+    FieldErrors,
+    Immutable,
+    IPv4,
+    IPv4Subnet,
+    KindInfo,
+    Model,
+    Resource,
+)
 from crds.refs import ObjectRef, Ref
-
-T = TypeVar("T", IPv4Address, IPv4Network)
-Address = Annotated[str, Field(max_length=39, pattern=r"^[0-9.]+$")]
 
 
 class IPRange(Model):
     """Addresses from start to end, both included."""
 
-    start: Address
-    end: Address
+    start: IPv4
+    end: IPv4
 
 
 class DHCP(Model):
@@ -33,16 +42,14 @@ class L3NetworkSpec(BaseSpec):
     ]
     category: Literal["Public", "Private", "System"] = "Private"
     cidr: Annotated[
-        str,
-        Field(pattern=r"^[0-9.]+/[0-9]{1,2}$", max_length=18),
-        Immutable("VMs have addresses in it; create another L3 network"),
-    ]
+        IPv4Subnet, Immutable("VMs have addresses in it; create another L3 network")
+    ] = Field(description="The subnet, /8 to /30: 10.0.0.0/24.")
     ranges: Annotated[
         list[IPRange],
         Field(max_length=32, description="Addresses to give out; none: all but the gateway."),
     ] = []
-    gateway: Address | None = Field(default=None, description="Absent: VMs get no default route.")
-    dns: Annotated[list[Address], Field(max_length=8)] = []
+    gateway: IPv4 | None = Field(default=None, description="Absent: VMs get no default route.")
+    dns: Annotated[list[IPv4], Field(max_length=8)] = []
     dns_domain: Annotated[str, Field(max_length=253)] | None = None
     mtu: Annotated[int, Field(ge=576, le=9216)] = 1500
     dhcp: DHCP = DHCP()
@@ -51,33 +58,37 @@ class L3NetworkSpec(BaseSpec):
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
         """What the schema cannot say: every address is in the subnet, ranges run upwards apart."""
-        network = _parse("cidr", IPv4Network, self.cidr)
-        spans = []
-        for i, span in enumerate(self.ranges):
-            first = _parse(f"ranges[{i}].start", IPv4Address, span.start)
-            last = _parse(f"ranges[{i}].end", IPv4Address, span.end)
-            if first > last:
-                raise ValueError(f"ranges[{i}]: start {first} is after end {last}")
-            for address in (first, last):
-                if address not in network:
-                    raise ValueError(f"ranges[{i}]: {address} is not in {network}")
-            spans.append((first, last))
-        spans.sort()
-        for (_, last), (first, _) in pairwise(spans):
-            if first <= last:
-                raise ValueError(f"ranges overlap at {first}")
-        if self.gateway and _parse("gateway", IPv4Address, self.gateway) not in network:
-            raise ValueError(f"gateway: {self.gateway} is not in {network}")
-        for i, server in enumerate(self.dns):
-            _parse(f"dns[{i}]", IPv4Address, server)
+        FieldErrors.raise_any(_problems(self))
         return self
 
 
-def _parse(field: str, kind: type[T], value: str) -> T:
-    try:
-        return kind(value)
-    except ValueError as error:
-        raise ValueError(f"{field}: {error}") from None
+def _problems(spec: L3NetworkSpec) -> Iterator[tuple[str, str]]:
+    network = IPv4Network(spec.cidr, strict=False)
+    if str(network) != spec.cidr:
+        yield "cidr", f"{spec.cidr} is an address, not a subnet; write {network}"
+    for i, span in enumerate(spec.ranges):
+        yield from _range_problems(f"ranges[{i}]", span, network)
+    spans = sorted((IPv4Address(span.start), IPv4Address(span.end)) for span in spec.ranges)
+    for (_, last), (first, _) in pairwise(spans):
+        if first <= last:
+            yield "ranges", f"two of them have {first}; ranges must not overlap"
+    if spec.gateway and not usable(IPv4Address(spec.gateway), network):
+        yield "gateway", f"{spec.gateway} is no host's address in {network}"
+
+
+def _range_problems(path: str, span: IPRange, network: IPv4Network) -> Iterator[tuple[str, str]]:
+    for end in ("start", "end"):
+        address = IPv4Address(getattr(span, end))
+        if not usable(address, network):
+            yield f"{path}.{end}", f"{address} is no host's address in {network}"
+    if IPv4Address(span.start) > IPv4Address(span.end):
+        yield f"{path}.end", f"{span.end} is before the start, {span.start}"
+
+
+def usable(address: IPv4Address, network: IPv4Network) -> bool:
+    """Can a host have this address: in the subnet, neither its first nor its broadcast address."""
+    ends = (network.network_address, network.broadcast_address)
+    return address in network and address not in ends
 
 
 class L3NetworkStatus(BaseStatus):

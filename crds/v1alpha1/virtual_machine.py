@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crds.base import (
     BaseSpec,
     BaseStatus,
     Column,
+    FieldErrors,
     Immutable,
+    IPv4,
     KindInfo,
     ListMap,
     Model,
@@ -21,6 +24,7 @@ from crds.base import (
 )
 from crds.refs import ObjectRef, Ref
 
+_MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 DiskName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", max_length=32)]
 State = Literal[
     "", "Created", "Starting", "Running", "Stopping", "Stopped", "Rebooting", "Pausing", "Paused",
@@ -51,11 +55,11 @@ class DataDisk(Model):
 class Nic(Model):
     name: DiskName
     l3_network_ref: Annotated[ObjectRef, Ref("L3Network", on_delete="detach")]
-    ip: Annotated[str, Field(max_length=39, pattern=r"^[0-9.]+$")] | None = Field(
+    ip: IPv4 | None = Field(
         default=None, description="A static address; absent: the next free one."
     )
-    mac: Annotated[str, Field(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$", max_length=17)] | None = (
-        None
+    mac: Annotated[str, Field(pattern=_MAC, max_length=17)] | None = Field(
+        default=None, description="Unicast, lower case; absent: made from the VM's uid."
     )
 
 
@@ -103,6 +107,29 @@ class VirtualMachineSpec(BaseSpec):
     hostname: (
         Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)] | None
     ) = None
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> Self:
+        """What the schema cannot say: nothing that is one thing is asked for twice."""
+        FieldErrors.raise_any(_doubles(self))
+        return self
+
+
+def _doubles(spec: VirtualMachineSpec) -> Iterator[tuple[str, str]]:
+    seen: set[str] = set()
+    asked = [
+        (f"dataDisks[{i}].volumeRef", "volume", disk.volume_ref.name)
+        for i, disk in enumerate(spec.data_disks)
+        if disk.volume_ref
+    ]
+    for i, nic in enumerate(spec.nics):
+        asked.append((f"nics[{i}].mac", "MAC address", nic.mac or ""))
+        address = f"{nic.ip} on {nic.l3_network_ref.name}" if nic.ip else ""
+        asked.append((f"nics[{i}].ip", "address", address))
+    for path, what, value in asked:
+        if value and f"{what} {value}" in seen:
+            yield path, f"the {what} {value} is given twice"
+        seen.add(f"{what} {value}")
 
 
 class NicStatus(Model):
