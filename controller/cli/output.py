@@ -1,0 +1,31 @@
+"""What commands print with: one console each for results and for errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+from rich.text import Text
+
+from controller.errors import KumulusError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class CommandFailed(KumulusError):
+    """A command cannot go on; its message says why and what to do."""
+
+    default_reason = "CommandFailed"
+
+
+def say(text: str = "") -> None:
+    """A plain line, exactly as given."""
+    out.print(Text(text))
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Print the error in red and end."""
+    err.print(Text(f"error: {message}", style="red"))
+    sys.exit(code)

@@ -1,0 +1,182 @@
+"""What an embedded cloud consists of: its certificates, its manifests, its processes."""
+
+from __future__ import annotations
+
+import copy
+import ssl
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from common.pki import Authority, CertPair, client_context
+from controller.errors import KumulusError
+from controller.up.layout import Layout
+from controller.up.process import listener
+from controller.up.supervisor import Child, Gate
+from crds.base import API_VERSION
+
+LOOPBACK = "127.0.0.1"
+ADMINS = "system:masters"
+PROBE_SECONDS = 2.0
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``kumulus up`` was asked for. ``hosts`` None: as many as the quickstart has."""
+
+    data_dir: Path
+    api_port: int = 6443
+    agent_port: int = 7070
+    controller_port: int = 7071
+    hosts: int | None = None
+    log_level: str = "info"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.data_dir)
+
+    @property
+    def server(self) -> str:
+        """The API server's URL."""
+        return f"https://{LOOPBACK}:{self.api_port}"
+
+    def flags(self) -> list[str]:
+        """These options as a command line says them."""
+        hosts = [] if self.hosts is None else ["--hosts", str(self.hosts)]
+        return [
+            "--data-dir", str(self.data_dir), "--api-port", str(self.api_port),
+            "--agent-port", str(self.agent_port), "--controller-port", str(self.controller_port),
+            "--log-level", self.log_level, *hosts,
+        ]  # fmt: skip
+
+
+def taken_port(options: Options) -> str | None:
+    """Why the cloud cannot start, if another process listens on one of its ports."""
+    ports = {
+        "--api-port": options.api_port,
+        "--agent-port": options.agent_port,
+        "--controller-port": options.controller_port,
+    }
+    for flag, port in ports.items():
+        holder = listener(port)
+        if holder is not None:
+            return f"port {port} is taken by {holder}; stop it, or choose another port with {flag}"
+    return None
+
+
+def prepare(options: Options) -> None:
+    """Make directories, certificates and the quickstart's manifests. Idempotent."""
+    layout = options.layout
+    layout.make()
+    Authority.create(layout.pki)
+    write_quickstart(layout.quickstart, quickstart(options.hosts))
+
+
+def admin_pair(layout: Layout) -> CertPair:
+    """The certificate that commands and the supervisor show to the API server."""
+    return Authority.create(layout.pki).issue(
+        layout.pki, "admin", common_name="kumulus-admin", organizations=(ADMINS,), client=True
+    )
+
+
+def children(options: Options) -> list[Child]:
+    """The processes, in the order of starting."""
+    layout = options.layout
+    tls = client_context(layout.pki / "ca.crt", admin_pair(layout))
+    return [
+        Child("apiserver", _kumulus(
+            "api-server", "--data-dir", layout.root, "--port", options.api_port,
+            "--log-level", options.log_level,
+        )),
+        Child("agents", _kumulus(
+            "agent", "simulator", "--port", options.agent_port, "--pki-dir", layout.pki,
+            "--data-dir", layout.agent_data, "--log-level", options.log_level,
+        )),
+        # The controller lists every kind when it starts: the definitions must be there.
+        Child("controller", _kumulus(
+            "run", "--kubeconfig", layout.kubeconfig, "--data-dir", layout.root,
+            "--controller-port", options.controller_port, "--agent-port", options.agent_port,
+            "--log-level", options.log_level,
+        ), gate=answers(f"{options.server}/apis/{API_VERSION}", tls)),
+    ]  # fmt: skip
+
+
+def answers(url: str, tls: ssl.SSLContext) -> Gate:
+    """A gate that opens once the URL answers 200."""
+
+    async def gate() -> bool:
+        timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.get(url, ssl=tls) as response,
+            ):
+                return response.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            return False
+
+    return gate
+
+
+def quickstart(hosts: int | None) -> list[Manifest]:
+    """The quickstart's manifests, in order, with as many hosts as asked for."""
+    folder = quickstart_folder()
+    manifests = [
+        document
+        for path in sorted(folder.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+        if document
+    ]
+    return manifests if hosts is None else with_hosts(manifests, hosts)
+
+
+def with_hosts(manifests: Sequence[Manifest], count: int) -> list[Manifest]:
+    """The manifests with ``count`` hosts, which are all made like the first one."""
+    pattern = next(each for each in manifests if each["kind"] == "Host")
+    result: list[Manifest] = []
+    for each in manifests:
+        if each["kind"] != "Host":
+            result.append(each)
+        elif each is pattern:
+            result += [_host(pattern, number) for number in range(1, count + 1)]
+    return result
+
+
+def write_quickstart(folder: Path, manifests: Sequence[Manifest]) -> None:
+    """Replace the folder's manifests by these, one file in their order."""
+    folder.mkdir(exist_ok=True)
+    (folder / "quickstart.yaml").write_text(yaml.safe_dump_all(manifests, sort_keys=False))
+
+
+def quickstart_folder() -> Path:
+    """examples/quickstart, of the source tree or as installed. Raises KumulusError."""
+    source = Path(__file__).parents[2] / "examples" / "quickstart"
+    installed = Path(sysconfig.get_path("data")) / "share" / "kumulus" / "quickstart"
+    for folder in (source, installed):
+        if folder.is_dir():
+            return folder
+    raise KumulusError(f"the quickstart's manifests are neither in {source} nor in {installed}")
+
+
+def manifests_folder() -> Path:
+    """The custom resource definitions."""
+    return Path(__file__).parents[2] / "crds" / "manifests"
+
+
+def _host(pattern: Manifest, number: int) -> Manifest:
+    made = copy.deepcopy(pattern)
+    stem = pattern["metadata"]["name"].rstrip("0123456789")
+    made["metadata"]["name"] = f"{stem}{number}"
+    return made
+
+
+def _kumulus(*arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-m", "controller.cli", *(str(argument) for argument in arguments))
