@@ -72,10 +72,14 @@ class Observations:
     """What agents said last, in memory: never written unless it changes an object's status.
 
     ``vms``: host uid → {VM uid: power state}. A host that has not answered since the controller
-    started, or is disconnected, is absent.
+    started, or is disconnected, is absent. ``noted``: host uid → {VM uid: (monotonic time, power
+    state or None)}, what operations did to VMs since the last ping. ``unscheduled``: VMs that
+    found no host; who makes room wakes them.
     """
 
     vms: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    noted: dict[str, dict[str, tuple[float, str | None]]] = field(default_factory=dict)
+    unscheduled: set[Key] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,15 @@ class Actuator(Generic[R]):
     watches: ClassVar[Mapping[str, Callable[[Any, Store], Iterable[Key]]]] = {}
     """Other kinds whose changes concern this kind: kind → which of our keys to wake. Objects that
     refer to a changed object are woken anyway, and need no entry here."""
+
+    quiet: ClassVar[frozenset[str]] = frozenset(
+        {
+            "availableCapacity", "availableCpu", "availableMemory", "connectedHosts", "hosts",
+            "missedPings", "totalCapacity", "usedIps", "vms",
+        }
+    )  # fmt: skip
+    """Status fields (as on the wire) that do not concern those who refer to an object: a change
+    of nothing else wakes none of them, only ``watches``. Counters, as a rule."""
 
     async def reconcile(self, obj: R, ctx: Context) -> Outcome:
         """Bring the world one step nearer to ``obj.spec``."""
