@@ -1,0 +1,69 @@
+# Kumulus. `make up` starts a cloud on this machine, `make test` runs every test.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.cache/bin
+UP ?=
+TESTS ?= tests
+
+.PHONY: help up down test unit integration e2e conformance lint format generate bench lock clean dev run-env
+
+help: ## Show what there is to make.
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+up: run-env ## Start the embedded cloud (options: make up UP="--hosts 5 --api-port 7443").
+	@kumulus up $(UP)
+
+down: run-env ## Stop it. Its data stay in .kumulus.
+	@kumulus down
+
+test: dev ## Install what tests need and run everything (CI runs this).
+	@scripts/install-test-deps
+	$(MAKE) --no-print-directory lint
+	scripts/test $(TESTS)
+
+unit: dev ## Unit tests only.
+	pytest -q tests/unit
+
+integration: dev ## Tests of single parts with the real thing: libvirt, MariaDB, processes.
+	pytest -q tests/integration
+
+e2e: dev ## The whole cloud.
+	pytest -q tests/e2e
+
+conformance: dev ## API conformance, on the embedded server or on KUBECONFIG=….
+	pytest -q tests/conformance
+
+lint: dev ## Style, types, layers, and that generated files are fresh.
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m crds.generate --check
+
+format: dev ## Put the code in its format.
+	ruff check --fix .
+	ruff format .
+
+generate: dev ## Write crds/manifests and docs/kinds.md from the models.
+	python -m crds.generate
+
+bench: run-env ## VMs per second, CPU, memory and writes per VM, as a table.
+	python -m bench $(BENCH)
+
+lock: dev ## Renew the lock files.
+	python -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
+	python -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate pyproject.toml -c requirements.lock --group dev -o requirements-dev.lock
+
+clean: ## Stop the cloud and remove the environment, caches and its data.
+	@[ ! -x $(BIN)/kumulus ] || kumulus down
+	rm -rf .venv .cache .kumulus build dist ./*.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+run-env:
+	@scripts/venv run
+
+dev:
+	@scripts/venv dev
