@@ -1,0 +1,192 @@
+"""The database under the ledger: threads, transactions, and what its errors mean.
+
+Every call is one short transaction on a worker thread: one writer thread for SQLite (it has one
+writer anyway), a small pool for MariaDB. A transaction that lost a race (unique key, deadlock,
+lock wait) runs again, from its start, with jitter, for PATIENCE seconds; so it must have no effect
+but its own writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from controller.errors import Terminal, Transient
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds for which a transaction that loses races, or meets a busy database, is tried again."""
+
+CONNECT_SECONDS = 3
+STATEMENT_SECONDS = 15
+LOCK_SECONDS = 3
+THREADS = 8
+MAX_WAITING = 1024
+"""Calls that may queue for a thread; beyond that the caller waits before it queues."""
+
+_RACES = {1020, 1062, 1205, 1213}
+"""MariaDB: changed since read, duplicate key, lock wait timeout, deadlock."""
+_BUSY = {1040, 1047, 1053}
+"""MariaDB: too many connections, Galera node not ready, shutting down."""
+
+
+class Database:
+    """An open database. ``close`` it."""
+
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        parsed = _parse(url)
+        self.shown = parsed.render_as_string(hide_password=True)
+        self.sqlite = parsed.get_backend_name() == "sqlite"
+        self._patience = patience
+        self._engine = _sqlite(parsed) if self.sqlite else _mariadb(parsed)
+        self._reading = self._engine.execution_options(ledger_read=True)
+        self._writers = ThreadPoolExecutor(1 if self.sqlite else THREADS, "ledger-write")
+        self._readers = ThreadPoolExecutor(2, "ledger-read") if self.sqlite else self._writers
+        self._room = asyncio.Semaphore(MAX_WAITING)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """One transaction. Raises what ``work`` raises (it is then undone), or Transient."""
+        return await self._call(self._writers, self._engine, work)
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """One transaction that changes nothing."""
+        return await self._call(self._readers, self._reading, work)
+
+    async def close(self) -> None:
+        """Finish what is queued and disconnect."""
+        for executor in {self._writers, self._readers}:
+            await asyncio.to_thread(executor.shutdown)
+        self._engine.dispose()
+
+    async def _call(
+        self, executor: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]
+    ) -> T:
+        async with self._room:
+            future = executor.submit(self._transact, engine, work)
+            return await _to_its_end(future)
+
+    def _transact(self, engine: Engine, work: Callable[[Connection], T]) -> T:
+        deadline = time.monotonic() + self._patience
+        pause = 0.002
+        while True:
+            try:
+                with engine.begin() as connection:
+                    return work(connection)
+            except DBAPIError as error:
+                if not _worth_retrying(error) or time.monotonic() > deadline:
+                    raise self._explain(error) from None
+            except SQLAlchemyError as error:
+                raise Transient(
+                    f"the ledger's database {self.shown} failed: {error}", reason="LedgerFailed"
+                ) from None
+            # Full jitter: competitors that lost the same race do not meet again.
+            time.sleep(random.uniform(0, pause))  # noqa: S311
+            pause = min(pause * 2, 0.25)
+
+    def _explain(self, error: DBAPIError) -> Transient:
+        """The driver's own words; never the statement or its parameters."""
+        cause = _words(error)
+        if isinstance(error, IntegrityError) or _code(error) in _RACES:
+            return Transient(
+                f"the ledger {self.shown} is contended: {cause}; it is tried again",
+                reason="LedgerBusy",
+            )
+        return Transient(
+            f"the ledger's database {self.shown} cannot be used: {cause}; check that it runs, "
+            "and its address, user and free space",
+            reason="LedgerUnavailable",
+        )
+
+
+async def _to_its_end(future: Future[T]) -> T:
+    """The thread's result. A cancelled caller waits for a transaction that has begun, so that
+    none of its effects can come after what the caller does next (as a rollback's release)."""
+    wrapped = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(wrapped)
+    except asyncio.CancelledError:
+        if not future.cancel():
+            await asyncio.wait([wrapped])
+            if not wrapped.cancelled():
+                wrapped.exception()
+        raise
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise Terminal(
+            "the ledger's URL is malformed; write sqlite:////path/to/file or "
+            "mariadb://user:password@host:3306/database",
+            reason="LedgerMisconfigured",
+        ) from None
+    if parsed.get_backend_name() in ("mysql", "mariadb"):
+        return parsed.set(drivername="mysql+pymysql")
+    if parsed.get_backend_name() == "sqlite" and parsed.database not in (None, "", ":memory:"):
+        return parsed
+    raise Terminal(
+        f"the ledger cannot be kept in {parsed.render_as_string()}; "
+        "use sqlite:////path/to/file or mariadb://user:password@host:3306/database",
+        reason="LedgerMisconfigured",
+    )
+
+
+def _mariadb(url: URL) -> Engine:
+    return create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_size=THREADS,
+        max_overflow=0,
+        pool_recycle=1800,
+        connect_args={
+            "charset": "utf8mb4",
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": STATEMENT_SECONDS,
+            "write_timeout": STATEMENT_SECONDS,
+            "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_SECONDS}",
+        },
+    )
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS}, pool_size=3)
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours: the driver would send it too late
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        reads = connection.get_execution_options().get("ledger_read", False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _worth_retrying(error: DBAPIError) -> bool:
+    if isinstance(error, IntegrityError) or error.connection_invalidated:
+        return True
+    if "database is locked" in str(error.orig) or "database table is locked" in str(error.orig):
+        return True
+    return _code(error) in _RACES | _BUSY
+
+
+def _code(error: DBAPIError) -> int:
+    first = error.orig.args[0] if error.orig is not None and error.orig.args else None
+    return first if isinstance(first, int) else 0
+
+
+def _words(error: DBAPIError) -> str:
+    arguments = error.orig.args if error.orig is not None else ()
+    return str(arguments[-1]) if arguments else type(error).__name__
