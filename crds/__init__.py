@@ -15,7 +15,8 @@ def kinds() -> dict[str, type[Resource]]:
     package = importlib.import_module("crds.v1alpha1")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    return {model.__name__: model for model in sorted(_leaves(Resource), key=lambda m: m.__name__)}
+    found = [model for model in _leaves(Resource) if model.__module__.startswith(package.__name__)]
+    return {model.__name__: model for model in sorted(found, key=lambda m: m.__name__)}
 
 
 def _leaves(model: type[Resource]) -> list[type[Resource]]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -52,7 +52,7 @@ def parse_quantity(value: object) -> int:
     found = _QUANTITY.match(value) if isinstance(value, str) else None
     if found is None or len(found[0]) > QUANTITY_MAX_LENGTH:
         raise ValueError(f"{value!r} is no quantity; write bytes as 512Mi, 10Gi or 1000000")
-    return int(Decimal(found["digits"]) * _SUFFIXES[found["suffix"]])
+    return int(Fraction(found["digits"]) * _SUFFIXES[found["suffix"]])
 
 
 def format_quantity(size: int) -> str:
