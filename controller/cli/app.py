@@ -249,6 +249,9 @@ def _add_plugin(name: str) -> None:
 
     @app.command(name, context_settings=settings, help=f"See `kumulus {name} --help`.")
     def plugin(context: typer.Context) -> None:
+        from controller.up.process import die_with_parent
+
+        die_with_parent()
         _load(name)(args=context.args, prog_name=f"kumulus {name}")
 
 

@@ -6,7 +6,7 @@ import copy
 import ssl
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from controller.errors import KumulusError
 from controller.up.layout import Layout
 from controller.up.process import listener
 from controller.up.supervisor import Child, Gate
+from crds import kinds
 from crds.base import API_VERSION
 
 LOOPBACK = "127.0.0.1"
@@ -91,37 +92,40 @@ def children(options: Options) -> list[Child]:
     """The processes, in the order of starting."""
     layout = options.layout
     tls = client_context(layout.pki / "ca.crt", admin_pair(layout))
+    plurals = [model.INFO.plural for model in kinds().values()]
     return [
         Child("apiserver", _kumulus(
             "api-server", "--data-dir", layout.root, "--port", options.api_port,
             "--log-level", options.log_level,
         )),
         Child("agents", _kumulus(
-            "agent", "simulator", "--port", options.agent_port, "--pki-dir", layout.pki,
-            "--data-dir", layout.agent_data, "--log-level", options.log_level,
+            "agent", "simulate", "--ca-dir", layout.pki, "--data-dir", layout.agent_data,
+            "--port", options.agent_port, "--port-flag", "--agent-port",
+            "--log-level", options.log_level,
         )),
         # The controller lists every kind when it starts: the definitions must be there.
         Child("controller", _kumulus(
             "run", "--kubeconfig", layout.kubeconfig, "--data-dir", layout.root,
             "--controller-port", options.controller_port, "--agent-port", options.agent_port,
             "--log-level", options.log_level,
-        ), gate=answers(f"{options.server}/apis/{API_VERSION}", tls)),
+        ), gate=serves(f"{options.server}/apis/{API_VERSION}", tls, plurals)),
     ]  # fmt: skip
 
 
-def answers(url: str, tls: ssl.SSLContext) -> Gate:
-    """A gate that opens once the URL answers 200."""
+def serves(url: str, tls: ssl.SSLContext, wanted: Collection[str]) -> Gate:
+    """A gate that opens once the API group at ``url`` has all these resources (plural names)."""
 
     async def gate() -> bool:
         timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout) as session,
+                aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
                 session.get(url, ssl=tls) as response,
             ):
-                return response.status == 200
+                listed = await response.json()
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
+        return {entry["name"] for entry in listed["resources"]} >= set(wanted)
 
     return gate
 
