@@ -1,0 +1,232 @@
+"""What all kinds share: one look at one object, driven by its actuator.
+
+1. Read the store. Not ours, gone, or stalled for this very spec: nothing to do.
+2. It cannot be parsed: say so in its status.
+3. It is being deleted: children first, then the actuator cleans up, then the finalizer goes.
+4. Otherwise wait for what it refers to, put the finalizer on, let the actuator work.
+5. Write the status once, if it changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, get_args
+
+import orjson
+
+from common.logs import bind
+from controller import metrics
+from controller.cascade.graph import Graph
+from controller.client import NotFound
+from controller.errors import KumulusError
+from controller.keys import Key
+from controller.queue.queue import Verdict
+from controller.reconcile.actuator import Actuator, Context
+from controller.reconcile.conditions import conditions_after
+from controller.reconcile.deletion import clear_family
+from controller.reconcile.findings import INTERNAL, Finding, of_error, of_outcome
+from controller.reconcile.gate import check_references, lets_go
+from controller.sharding.base import Sharding
+from controller.status.writer import StatusWriter, Unparsed
+from controller.watch.store import Entry, ObjectStore
+from crds.base import FINALIZER, Resource
+
+log = logging.getLogger(__name__)
+_TIMER_SLACK = 0.05
+
+
+class Writes(Protocol):
+    """What the reconciler itself writes; objects.Objects has it."""
+
+    async def set_finalizers(self, obj: Resource, finalizers: list[str]) -> Any: ...
+    async def delete_key(self, key: Key, uid: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """What the reconcilers of all kinds share. ``timeout``: seconds for one look."""
+
+    store: ObjectStore
+    objects: Writes
+    status: StatusWriter
+    sharding: Sharding
+    graph: Graph
+    actuators: Mapping[str, Actuator[Any]]
+    ctx: Context
+    timeout: float = 330.0
+
+
+@dataclass(frozen=True)
+class _Parked:
+    """A spec that only a change can help; not looked at again before ``until`` (monotonic)."""
+
+    uid: str
+    generation: int
+    until: float
+
+
+@dataclass
+class Reconciler:
+    """The worker of one kind's queue. Keeps only which objects are stalled."""
+
+    kind: str
+    machinery: Machinery
+    _parked: dict[Key, _Parked] = field(default_factory=dict)
+
+    async def __call__(self, key: Key) -> Verdict:
+        """One look. Raises nothing but CancelledError."""
+        m = self.machinery
+        entry = m.store.entry(key)
+        if entry is None:
+            self._parked.pop(key, None)
+            return Verdict()
+        if not m.sharding.owns(entry.uid):
+            return Verdict()
+        with bind(kind=key.kind, namespace=key.namespace, name=key.name):
+            with metrics.RECONCILE_SECONDS.labels(self.kind).time():
+                finding = await self._look(key, entry)
+            if finding is None:
+                return self._skip(key)
+            metrics.RECONCILES.labels(self.kind, finding.end).inc()
+            return Verdict("retry" if finding.backs_off else "done", finding.after)
+
+    async def _look(self, key: Key, entry: Entry) -> Finding | None:
+        """None: there is nothing to do."""
+        before, obj = self.machinery.store.load(key), self.machinery.store.load(key)
+        if before is None:
+            return await self._report_invalid(key, entry)
+        if self._is_parked(key, obj):
+            return None
+        finding = await self._judge(obj)
+        if finding.end == "deleted":
+            return finding
+        self._park(key, obj, finding)
+        return await self._report(key, before, obj, finding)
+
+    # -- finding out
+
+    async def _judge(self, obj: Resource) -> Finding:
+        try:
+            async with asyncio.timeout(self.machinery.timeout) as limit:
+                return await (self._delete(obj) if obj.deleting else self._apply(obj))
+        except KumulusError as error:
+            return of_error(error, deleting=obj.deleting)
+        except Exception:
+            if limit.expired():
+                seconds = self.machinery.timeout
+                return Finding("transient", "Timeout", f"gave up after {seconds:.0f} s; will retry")
+            log.exception("reconcile failed unexpectedly")
+            return INTERNAL
+
+    async def _apply(self, obj: Resource) -> Finding:
+        m = self.machinery
+        if m.graph.has_dependents(self.kind):
+            # Others may refer to it already: they must not outlive it while it still waits.
+            await self._hold(obj)
+        check_references(obj, self._actuator, m.store)
+        await self._hold(obj)
+        return of_outcome(await self._actuator.reconcile(obj, m.ctx))
+
+    async def _hold(self, obj: Resource) -> None:
+        """Put the finalizer on, once; in most cases it is there since the object was made."""
+        if FINALIZER not in obj.metadata.finalizers:
+            finalizers = [*obj.metadata.finalizers, FINALIZER]
+            updated = await self.machinery.objects.set_finalizers(obj, finalizers)
+            obj.metadata = updated.metadata
+
+    async def _delete(self, obj: Resource) -> Finding:
+        m = self.machinery
+        if FINALIZER not in obj.metadata.finalizers:
+            return Finding("deleted", "Deleted")
+        _mark_deleting(obj)
+        key = Key(self.kind, obj.metadata.namespace or "", obj.name)
+        await clear_family(key, m.store, m.actuators, m.graph, m.objects)
+        outcome = await self._actuator.delete(obj, m.ctx)
+        if not outcome.ready:
+            return of_outcome(outcome)
+        others = [name for name in obj.metadata.finalizers if name != FINALIZER]
+        try:
+            await m.objects.set_finalizers(obj, others)
+        except NotFound:
+            log.debug("gone already")
+        return Finding("deleted", "Deleted")
+
+    @property
+    def _actuator(self) -> Actuator[Any]:
+        return self.machinery.actuators[self.kind]
+
+    # -- stalled objects
+
+    def _is_parked(self, key: Key, obj: Resource) -> bool:
+        parked = self._parked.get(key)
+        if parked is None:
+            return False
+        same = (parked.uid, parked.generation) == (obj.uid, obj.metadata.generation)
+        early = self.machinery.ctx.clock.monotonic() < parked.until
+        if same and early and not obj.deleting:
+            return not lets_go(obj, self._actuator, self.machinery.store)
+        return False
+
+    def _park(self, key: Key, obj: Resource, finding: Finding) -> None:
+        self._parked.pop(key, None)
+        if finding.end == "terminal" and not obj.deleting:
+            after = float("inf") if finding.after is None else finding.after - _TIMER_SLACK
+            until = self.machinery.ctx.clock.monotonic() + after
+            self._parked[key] = _Parked(obj.uid, obj.metadata.generation, until)
+
+    def _skip(self, key: Key) -> Verdict:
+        """Nothing was done; a stalled object keeps the appointment that it had."""
+        metrics.RECONCILES.labels(self.kind, "skipped").inc()
+        parked = self._parked.get(key)
+        if parked is None or parked.until == float("inf"):
+            return Verdict()
+        left = parked.until - self.machinery.ctx.clock.monotonic() + _TIMER_SLACK
+        return Verdict(after=max(0.0, left))
+
+    # -- saying it
+
+    async def _report(self, key: Key, before: Resource, obj: Resource, finding: Finding) -> Finding:
+        """Write the status; returns the finding, or the error if it could not be written."""
+        generation = obj.metadata.generation
+        now = self.machinery.ctx.clock.now()
+        obj.status.conditions = conditions_after(before.status.conditions, finding, generation, now)
+        obj.status.observed_generation = generation
+        self._announce(before, finding)
+        try:
+            await self.machinery.status.write(before, obj)
+        except KumulusError as error:
+            log.warning("status not written", extra={"reason": error.reason, "why": error.message})
+            return of_error(error, deleting=obj.deleting)
+        except Exception:
+            log.exception("status not written")
+            return INTERNAL
+        return finding
+
+    def _announce(self, before: Resource, finding: Finding) -> None:
+        """An Event, and a line in the log, when something new is wrong."""
+        old = before.condition("Ready")
+        news = old is None or (old.reason, old.message) != (finding.reason, finding.message)
+        if not news:
+            return
+        log.info(finding.end, extra={"reason": finding.reason, "why": finding.message})
+        if finding.backs_off or finding.stalled or finding.reason == "DeletionBlocked":
+            self.machinery.ctx.events.warning(before, finding.reason, finding.message)
+
+    async def _report_invalid(self, key: Key, entry: Entry) -> Finding | None:
+        """The object cannot be parsed, so only its conditions are written."""
+        if entry.invalid is None:
+            return None  # gone meanwhile
+        finding = Finding("invalid", "InvalidSpec", f"{entry.invalid}; correct the manifest")
+        raw = orjson.loads(entry.raw)
+        before, obj = Unparsed.of(raw), Unparsed.of(raw)
+        return await self._report(key, before, obj, finding)  # type: ignore[arg-type]
+
+
+def _mark_deleting(obj: Resource) -> None:
+    """Show it where the kind has such a state; others show it by their own actuator."""
+    states = get_args(type(obj.status).model_fields["state"].annotation)
+    if "Deleting" in states:
+        obj.status.state = "Deleting"

@@ -1,0 +1,137 @@
+"""Which kinds there are, and what works on each: found, not listed.
+
+Our kinds are the modules of ``controller.kinds``; plugins bring theirs by entry points of the
+group ``kumulus.kinds``, each naming a module with an Actuator, or an Actuator.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+from controller.cascade.graph import Graph
+from controller.reconcile.actuator import Actuator
+from crds import kinds as our_kinds
+from crds.base import Resource
+
+log = logging.getLogger(__name__)
+GROUP = "kumulus.kinds"
+
+
+class RegistryError(Exception):
+    """The kinds do not fit together; every line of the message names one cause and its fix."""
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Kinds and actuators by name. ``modules``: where they, and steps of flows, were found."""
+
+    models: Mapping[str, type[Resource]]
+    actuators: Mapping[str, Actuator[Any]]
+    graph: Graph
+    modules: Sequence[ModuleType] = field(default=())
+
+    @property
+    def quiet(self) -> dict[str, frozenset[str]]:
+        """Status fields that concern nobody else, by kind (Actuator.quiet)."""
+        return {kind: type(actuator).quiet for kind, actuator in self.actuators.items()}
+
+
+def discover(plugins: Iterable[EntryPoint] | None = None) -> Registry:
+    """Import all kinds, ours and the plugins' (None: those installed). Raises RegistryError, and
+    what graph.Graph raises."""
+    modules = list(_our_modules())
+    found = [actuator for module in modules for actuator in actuators_in(module)]
+    for point in entry_points(group=GROUP) if plugins is None else plugins:
+        module, actuators = _load(point)
+        modules.append(module)
+        found += actuators
+    return build(found, models=our_kinds().values(), modules=modules)
+
+
+def build(
+    actuators: Iterable[type[Actuator[Any]]],
+    *,
+    models: Iterable[type[Resource]] = (),
+    modules: Sequence[ModuleType] = (),
+) -> Registry:
+    """A registry of these actuators, their models and other ``models``. Raises RegistryError."""
+    by_kind: dict[str, Actuator[Any]] = {}
+    known = {model.__name__: model for model in models}
+    mistakes = []
+    for cls in actuators:
+        model = getattr(cls, "model", None)
+        if not (isinstance(model, type) and issubclass(model, Resource)):
+            mistakes.append(f"{_where(cls)} has no model; set model = <a kind of crds>")
+            continue
+        kind = model.__name__
+        if kind in by_kind and type(by_kind[kind]) is not cls:
+            others = f"{_where(type(by_kind[kind]))} and {_where(cls)}"
+            mistakes.append(f"{kind} has two actuators, {others}; remove one")
+        elif known.setdefault(kind, model) is not model:
+            mistakes.append(f"{_where(cls)}: another kind is called {kind}; rename its model")
+        else:
+            by_kind.setdefault(kind, cls())
+    mistakes += _unknown_watches(by_kind, known)
+    if mistakes:
+        raise RegistryError("\n".join(mistakes))
+    for kind in sorted(set(known) - set(by_kind)):
+        log.warning("nothing works on this kind", extra={"kind": kind})
+    return Registry(known, by_kind, Graph(known.values()), modules)
+
+
+def actuators_in(module: ModuleType) -> list[type[Actuator[Any]]]:
+    """Actuators that a module defines: those with a model, and those that lack one by mistake
+    (a base class of others starts with an underscore)."""
+    return [
+        value
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, Actuator)
+        and value.__module__ == module.__name__
+        and not name.startswith("_")
+    ]
+
+
+def _our_modules() -> Iterator[ModuleType]:
+    package = importlib.import_module("controller.kinds")
+    for info in pkgutil.walk_packages(package.__path__, prefix=f"{package.__name__}."):
+        yield importlib.import_module(info.name)
+
+
+def _load(point: EntryPoint) -> tuple[ModuleType, list[type[Actuator[Any]]]]:
+    try:
+        thing = point.load()
+    except Exception as error:
+        raise RegistryError(
+            f"plugin {point.name} ({point.value}) cannot be loaded: {error!r}; mend or uninstall it"
+        ) from error
+    if isinstance(thing, ModuleType):
+        return thing, actuators_in(thing)
+    if isinstance(thing, type) and issubclass(thing, Actuator):
+        return importlib.import_module(thing.__module__), [thing]
+    raise RegistryError(
+        f"plugin {point.name}: {point.value} is neither a module nor an Actuator; "
+        f"correct its entry point in the group {GROUP}"
+    )
+
+
+def _unknown_watches(
+    actuators: Mapping[str, Actuator[Any]], known: Mapping[str, type[Resource]]
+) -> list[str]:
+    return [
+        f"{_where(type(actuator))} watches {kind}, and there is no such kind; correct its watches"
+        for actuator in actuators.values()
+        for kind in type(actuator).watches
+        if kind not in known
+    ]
+
+
+def _where(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

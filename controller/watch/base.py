@@ -1,0 +1,32 @@
+"""Where the news of the API's objects come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+Raw = Mapping[str, Any]
+"""An object as the API server sends it."""
+
+
+class Change(Enum):
+    """What a source says of an object. Nothing tells new from changed: nobody may depend on it."""
+
+    PRESENT = "present"
+    GONE = "gone"
+
+
+Sink = Callable[[Change, str, Raw], None]
+"""Gets (change, kind, object). Must be quick and must not raise: it runs in the source's loop."""
+
+
+class Source(Protocol):
+    """Watches kinds. It may repeat, delay and even lose events, but must not reorder those of one
+    object; the key comparison makes up for the lost ones."""
+
+    async def start(self, sink: Sink) -> None:
+        """Begin watching in the background; returns at once. What dies is started again."""
+
+    async def stop(self) -> None:
+        """Stop watching; nothing reaches the sink afterwards."""

@@ -1,0 +1,317 @@
+"""The local copy of the API's objects, with the index of who refers to whom.
+
+Objects are kept as compact JSON and parsed anew for each reader: parsing is 3.6 times cheaper
+than a deep copy of a parsed object (73 against 265 microseconds for a virtual machine), takes a
+fifth of the memory, and a reader can change its copy freely.
+
+What the status writer gets back from the API goes in at once (``own``); the same or an older
+version that the watch brings later is dropped.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from controller import metrics
+from controller.keys import Key
+from controller.watch.base import Change, Raw
+from controller.watch.index import Edges, RefIndex
+from crds.base import FINALIZER, Resource
+from crds.refs import Reference, references, targets
+
+TOMBSTONES = 8192
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is known of one object without parsing it."""
+
+    uid: str
+    version: int
+    generation: int
+    deleting: bool
+    finalized: bool
+    ready: bool
+    digest: int
+    raw: bytes
+    invalid: str | None = None
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A change of the store. ``loud``: it concerns those who refer to the object, too.
+    ``old`` and ``new``: None where there was or is none. ``targets``: what the object referred to
+    or refers to now; ``moved``: these are not the same. ``owners``: of its owner references."""
+
+    key: Key
+    own: bool
+    loud: bool
+    old: Entry | None
+    new: Entry | None
+    targets: frozenset[Key]
+    moved: bool
+    owners: frozenset[Key]
+
+
+class ObjectStore:
+    """Implements reconcile.actuator.Store. Every method is quick and does no I/O.
+
+    ``quiet`` names the status fields of a kind whose change concerns nobody else.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, type[Resource]],
+        quiet: Mapping[str, frozenset[str]] | None = None,
+    ) -> None:
+        self._models = dict(models)
+        self._quiet = dict(quiet or {})
+        self._namespaced = {kind: model.INFO.namespaced for kind, model in models.items()}
+        self._entries: dict[str, dict[Key, Entry]] = {kind: {} for kind in models}
+        self._spaces: dict[tuple[str, str], dict[Key, None]] = {}
+        self._index = RefIndex()
+        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._listeners: list[Callable[[Changed], None]] = []
+
+    def subscribe(self, listener: Callable[[Changed], None]) -> None:
+        """Call ``listener`` after every change, within apply()."""
+        self._listeners.append(listener)
+
+    # -- writing
+
+    def apply(self, change: Change, kind: str, raw: Raw, *, own: bool = False) -> bool:
+        """Take in what a source or (``own``) the status writer brings; False: it was old news."""
+        meta = raw["metadata"]
+        key = Key(kind, meta.get("namespace") or "", meta["name"])
+        if kind not in self._models:
+            return False
+        gone = change is Change.GONE or _vanishing(meta)
+        done = self._remove(key, meta, own) if gone else self._put(key, raw, own)
+        metrics.WATCH_EVENTS.labels(kind, "applied" if done else "stale").inc()
+        return done
+
+    def _put(self, key: Key, raw: Raw, own: bool) -> bool:
+        old = self._entries[key.kind].get(key)
+        new = _entry(raw, self._quiet.get(key.kind, frozenset()))
+        if new.uid in self._dead or (old and new.version and new.version <= old.version):
+            return False
+        self._entries[key.kind][key] = new
+        self._spaces.setdefault((key.kind, key.namespace), {})[key] = None
+        self._tell(key, raw["metadata"], tuple(self._edges(key, raw)), own=own, old=old, new=new)
+        return True
+
+    def _remove(self, key: Key, meta: Mapping[str, Any], own: bool) -> bool:
+        uid = str(meta.get("uid", ""))
+        self._bury(uid)
+        old = self._entries[key.kind].get(key)
+        if old is None or old.uid != uid:
+            return False
+        del self._entries[key.kind][key]
+        del self._spaces[key.kind, key.namespace][key]
+        self._tell(key, meta, (), own=own, old=old, new=None)
+        return True
+
+    def _bury(self, uid: str) -> None:
+        """Remember a dead uid for a while: its late events must not bring the object back."""
+        self._dead[uid] = None
+        if len(self._dead) > TOMBSTONES:
+            self._dead.popitem(last=False)
+
+    def _tell(
+        self,
+        key: Key,
+        meta: Mapping[str, Any],
+        edges: Edges,
+        *,
+        own: bool,
+        old: Entry | None,
+        new: Entry | None,
+    ) -> None:
+        loud = not (old and new) or (old.uid, old.digest) != (new.uid, new.digest)
+        metrics.OBJECTS.labels(key.kind).set(len(self._entries[key.kind]))
+        moved = self._index.targets(key) != edges
+        touched = frozenset(self._index.set(key, edges))
+        changed = Changed(key, own, loud, old, new, touched, moved, self._owners(key, meta))
+        for listener in self._listeners:
+            listener(changed)
+
+    def _owners(self, key: Key, meta: Mapping[str, Any]) -> frozenset[Key]:
+        owners = meta.get("ownerReferences") or ()
+        return frozenset(
+            Key(o["kind"], key.namespace if self._namespaced[o["kind"]] else "", o["name"])
+            for o in owners
+            if o.get("kind") in self._models
+        )
+
+    def _edges(self, key: Key, raw: Raw) -> Iterator[tuple[Reference, Key]]:
+        for reference in references(self._models[key.kind]):
+            for name in targets(raw, reference):
+                yield reference, self.target_key(reference, key.namespace, name)
+
+    # -- reading: reconcile.actuator.Store
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        key = Key(kind, namespace if self._namespaced.get(kind, True) else "", name)
+        return self.load(key)
+
+    def list(self, kind: str, namespace: str | None = None) -> Iterator[Any]:
+        for key in self.keys(kind, namespace):
+            obj = self.load(key)
+            if obj is not None:
+                yield obj
+
+    def referrers(
+        self, target: Resource, kind: str | None = None
+    ) -> Iterator[tuple[Any, Reference]]:
+        for key, found in dict(self._index.referrers(key_of(target))).items():
+            if kind not in (None, key.kind):
+                continue
+            for reference in found:
+                obj = self.load(key)
+                if obj is not None:
+                    yield obj, reference
+
+    def doomed(self, obj: Resource) -> bool:
+        return obj.deleting or self.doomed_key(key_of(obj))
+
+    # -- reading: the core's own
+
+    def load(self, key: Key) -> Any:
+        """A fresh copy, or None if there is none or it cannot be parsed (``Entry.invalid``)."""
+        entry = self.entry(key)
+        return None if entry is None else self.parse(key.kind, entry)
+
+    def parse(self, kind: str, entry: Entry) -> Any:
+        """As load(), of an entry that may no longer be in the store."""
+        if entry.invalid is not None:
+            return None
+        try:
+            return self._models[kind].model_validate_json(entry.raw)
+        except ValidationError as error:
+            entry.invalid = explain(error)
+            return None
+
+    def entry(self, key: Key) -> Entry | None:
+        return self._entries.get(key.kind, {}).get(key)
+
+    def keys(self, kind: str, namespace: str | None = None) -> tuple[Key, ...]:
+        if namespace is None:
+            return tuple(self._entries.get(kind, ()))
+        return tuple(self._spaces.get((kind, namespace), ()))
+
+    def dependents(self, key: Key) -> Mapping[Key, tuple[Reference, ...]]:
+        """What refers to ``key``, parsed or not, and by which references."""
+        return self._index.referrers(key)
+
+    def targets(self, key: Key) -> Edges:
+        return self._index.targets(key)
+
+    def target_key(self, reference: Reference, namespace: str, name: str) -> Key:
+        """What ``name`` means in an object of ``namespace``."""
+        own = self._namespaced.get(reference.target, True)
+        return Key(reference.target, namespace if own else "", name)
+
+    def deleting(self, key: Key) -> bool:
+        entry = self.entry(key)
+        return entry is not None and entry.deleting
+
+    def doomed_key(self, key: Key) -> bool:
+        """True if it, or anything that it is deleted with, is being deleted."""
+        seen, todo = {key}, [key]
+        while todo:
+            current = todo.pop()
+            if self.deleting(current):
+                return True
+            above = {t for r, t in self._index.targets(current) if r.on_delete == "cascade"}
+            todo += above - seen
+            seen |= above
+        return False
+
+
+def key_of(obj: Resource) -> Key:
+    """The key of a parsed object."""
+    return Key(obj.kind or type(obj).__name__, obj.metadata.namespace or "", obj.metadata.name)
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong, naming the fields, without the values (they may be secret)."""
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(
+        f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+        for problem in problems[:8]
+    )
+
+
+def version_of(meta: Mapping[str, Any]) -> int:
+    """The resource version as a number to compare; 0 if it is none."""
+    text = str(meta.get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def _vanishing(meta: Mapping[str, Any]) -> bool:
+    """The answer to the removal of the last finalizer: the object is gone with it."""
+    return bool(meta.get("deletionTimestamp")) and not meta.get("finalizers")
+
+
+def _entry(raw: Raw, quiet: frozenset[str]) -> Entry:
+    meta = raw["metadata"]
+    kept = _slim(raw)
+    # The copy drops the serialiser's spare capacity: 1.9 against 8 KB for a usual object.
+    data = bytes(memoryview(orjson.dumps(kept)))
+    ready = _ready(raw)
+    return Entry(
+        uid=str(meta.get("uid", "")),
+        version=version_of(meta),
+        generation=int(meta.get("generation") or 0),
+        deleting=bool(meta.get("deletionTimestamp")),
+        finalized=FINALIZER in (meta.get("finalizers") or ()),
+        ready=ready,
+        digest=_digest(kept, quiet, ready),
+        raw=data,
+    )
+
+
+def _slim(raw: Raw) -> dict[str, Any]:
+    """Without what nobody here reads: managed fields and kubectl's own copy of the object."""
+    meta = {k: v for k, v in raw["metadata"].items() if k != "managedFields"}
+    if LAST_APPLIED in (meta.get("annotations") or {}):
+        meta["annotations"] = {k: v for k, v in meta["annotations"].items() if k != LAST_APPLIED}
+    return {**raw, "metadata": meta}
+
+
+def _ready(raw: Raw) -> bool:
+    conditions = _mapping(raw.get("status")).get("conditions")
+    for condition in conditions if isinstance(conditions, list) else ():
+        if isinstance(condition, Mapping) and condition.get("type") == "Ready":
+            generation = raw["metadata"].get("generation") or 0
+            current = condition.get("observedGeneration") == generation
+            return condition.get("status") == "True" and current
+    return False
+
+
+_PRIVATE = frozenset({"conditions", "observedGeneration", "lastOperationTime", "workflow"})
+_NOISE = frozenset({"resourceVersion", "finalizers", "creationTimestamp", "selfLink"})
+
+
+def _digest(kept: Raw, quiet: frozenset[str], ready: bool) -> int:
+    """Changes when something changes that concerns those who refer to the object."""
+    hidden = _PRIVATE | quiet
+    meta = {k: v for k, v in kept["metadata"].items() if k not in _NOISE}
+    status = {k: v for k, v in _mapping(kept.get("status")).items() if k not in hidden}
+    return hash(orjson.dumps([meta, kept.get("spec"), status, ready], option=orjson.OPT_SORT_KEYS))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def unique(keys: Iterable[Key]) -> Iterator[Key]:
+    """Keys without repetition, in order."""
+    yield from dict.fromkeys(keys)

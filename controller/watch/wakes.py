@@ -1,0 +1,75 @@
+"""Whom a change of an object concerns: whose keys it wakes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from controller.keys import Key
+from controller.reconcile.actuator import Actuator
+from controller.watch.store import Changed, ObjectStore
+
+log = logging.getLogger(__name__)
+
+CROWD = 8
+"""A parent with more children than this is not woken by each one that goes."""
+CROWD_DELAY = 0.25
+"""Seconds in which the changes of a crowd are collected."""
+
+
+class Wakeable(Protocol):
+    """The part of queue.queue.Queues that is needed here."""
+
+    def add(self, key: Key) -> None: ...
+    def add_after(self, key: Key, delay: float) -> None: ...
+
+
+class Waker:
+    """A listener of the store. Wakes the object itself (unless its own status was written), those
+    that refer to it, its owners, what the actuators' ``watches`` say, and the parents being
+    deleted that wait for it."""
+
+    def __init__(
+        self, store: ObjectStore, queues: Wakeable, actuators: Mapping[str, Actuator[Any]]
+    ) -> None:
+        self._store = store
+        self._queues = queues
+        self._watchers: dict[str, list[Callable[..., Iterable[Key]]]] = {}
+        for actuator in actuators.values():
+            for kind, keys in type(actuator).watches.items():
+                self._watchers.setdefault(kind, []).append(keys)
+
+    def __call__(self, changed: Changed) -> None:
+        if not changed.own or changed.new is None:
+            self._queues.add(changed.key)
+        if changed.loud:
+            for key in (*self._store.dependents(changed.key), *changed.owners):
+                self._queues.add(key)
+        for key in self._watching(changed):
+            self._queues.add(key)
+        for target in changed.targets:
+            if self._store.deleting(target):
+                self._wake_parent(target)
+
+    def _wake_parent(self, key: Key) -> None:
+        if len(self._store.dependents(key)) > CROWD:
+            self._queues.add_after(key, CROWD_DELAY)
+        else:
+            self._queues.add(key)
+
+    def _watching(self, changed: Changed) -> Iterator[Key]:
+        """What ``watches`` name for the object as it is, and as it was if it moved or went."""
+        watchers = self._watchers.get(changed.key.kind)
+        if not watchers:
+            return
+        entries = [changed.new]
+        if changed.moved or changed.new is None:
+            entries.append(changed.old)
+        for entry in entries:
+            obj = self._store.parse(changed.key.kind, entry) if entry is not None else None
+            for keys in watchers if obj is not None else ():
+                try:
+                    yield from dict.fromkeys(keys(obj, self._store))
+                except Exception:
+                    log.exception("watches failed", extra={"key": str(changed.key)})
