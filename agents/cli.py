@@ -111,11 +111,13 @@ def run(
 
 
 @app.command()
-def simulate(
+def simulator(
     *,
     ca_dir: Annotated[
         Path,
         typer.Option(
+            "--ca-dir",
+            "--pki-dir",
             help="The CA (ca.crt, ca.key) that issues the agents' certificates.",
             envvar="KUMULUS_AGENT_CA_DIR",
         ),
