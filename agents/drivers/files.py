@@ -1,7 +1,7 @@
 """The driver of an image store: a directory of this machine, served over HTTPS.
 
-Options: ``files`` – the one directory from which ``file://`` URLs may be read; ``largest`` – bytes
-that an image may have (1 TiB).
+Options: ``files``, the one directory from which ``file://`` URLs may be read; ``largest``, the
+bytes that an image may have (1 TiB).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import os
 import stat
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import get_args
+from typing import BinaryIO, get_args
 from urllib.parse import unquote, urlsplit
 
 from agents.drivers.base import DriverError
@@ -201,14 +201,24 @@ def _remove(directory: Path, uid: str) -> None:
 
 async def _copy(path: Path, sink: Sink) -> None:
     """Raises DriverError ``not-found`` for what is not a readable file."""
+    file, size = await asyncio.to_thread(_open_regular, path)
+    with file:
+        sink.expect(size)
+        while chunk := await asyncio.to_thread(file.read, CHUNK):
+            await asyncio.to_thread(sink.write, chunk)
+
+
+def _open_regular(path: Path) -> tuple[BinaryIO, int]:
+    """The file and its size. Non-blocking, for opening a pipe would wait for its other end."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            await asyncio.to_thread(sink.expect, size)
-            while chunk := await asyncio.to_thread(file.read, CHUNK):
-                await asyncio.to_thread(sink.write, chunk)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW), "rb")
+    except OSError as error:
         raise DriverError("not-found", f"{path}: {error.strerror}") from None
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        file.close()
+        raise DriverError("not-found", f"{path} is not a regular file")
+    return file, found.st_size
 
 
 def _files(directory: Path) -> list[Path]:
