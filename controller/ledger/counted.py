@@ -5,26 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from controller.errors import Exhausted
 from controller.ledger.base import Pool
 from controller.ledger.schema import amounts, pools
+
+# Statements are built once: building one costs more than running it.
+_scope: BindParameter[str] = bindparam("s")
+_owner: BindParameter[str] = bindparam("o")
+_resource: BindParameter[str] = bindparam("r")
+_number: BindParameter[int] = bindparam("n")
+_pool = (pools.c.scope == _scope) & (pools.c.resource == _resource)
+_RESOURCES = select(pools.c.resource, pools.c.capacity, pools.c.used).where(pools.c.scope == _scope)
+_ADD_POOL = insert(pools).values(scope=_scope, resource=_resource, capacity=_number, used=0)
+_RESIZE = update(pools).where(_pool).values(capacity=_number)
+_DROP_UNUSED = delete(pools).where(_pool, pools.c.used == 0)
+_GIVE = update(pools).where(_pool).values(used=pools.c.used + _number)
+_TAKE = _GIVE.where(pools.c.used + _number <= pools.c.capacity)
+_claim = (amounts.c.scope == _scope) & (amounts.c.owner == _owner)
+_part = _claim & (amounts.c.resource == _resource)
+_HELD = select(amounts.c.resource, amounts.c.amount).where(_claim).with_for_update()
+_ADD = insert(amounts).values(scope=_scope, owner=_owner, resource=_resource, amount=_number)
+_CHANGE = update(amounts).where(_part).values(amount=_number)
+_DROP_PART = delete(amounts).where(_part)
+_DROP = delete(amounts).where(_claim)
 
 
 def set_pool(c: Connection, scope: str, capacity: Mapping[str, int]) -> None:
     """See ``Ledger.set_pool``. A resource that is no longer named has no capacity left."""
     found = _resources(c, scope)
     for resource in sorted({*found, *capacity}):
-        row = (pools.c.scope == scope) & (pools.c.resource == resource)
-        if resource not in found:
-            size = capacity[resource]
-            c.execute(insert(pools).values(scope=scope, resource=resource, capacity=size, used=0))
-        elif resource in capacity:
-            c.execute(update(pools).where(row).values(capacity=capacity[resource]))
-        else:
-            c.execute(update(pools).where(row).values(capacity=0))
-            c.execute(delete(pools).where(row, pools.c.used == 0))
+        row = {"s": scope, "r": resource, "n": capacity.get(resource, 0)}
+        c.execute(_RESIZE if resource in found else _ADD_POOL, row)
+        if resource not in capacity:
+            c.execute(_DROP_UNUSED, {"s": scope, "r": resource})
 
 
 def drop_pool(c: Connection, scope: str) -> None:
@@ -56,34 +71,25 @@ def claim_amounts(c: Connection, scope: str, owner: str, wanted: Mapping[str, in
         if not _take(c, scope, resource, change):
             raise _short(c, scope, changes)
     for resource, change in changes.items():
-        row = (
-            (amounts.c.scope == scope)
-            & (amounts.c.owner == owner)
-            & (amounts.c.resource == resource)
-        )
+        part = {"s": scope, "o": owner, "r": resource}
         if resource not in wanted:
-            c.execute(delete(amounts).where(row))
+            c.execute(_DROP_PART, part)
         elif resource not in held:
-            values = {"scope": scope, "owner": owner, "resource": resource}
-            c.execute(insert(amounts).values(**values, amount=wanted[resource]))
+            c.execute(_ADD, {**part, "n": wanted[resource]})
         elif change:
-            c.execute(update(amounts).where(row).values(amount=wanted[resource]))
+            c.execute(_CHANGE, {**part, "n": wanted[resource]})
 
 
 def release_amounts(c: Connection, scope: str, owner: str) -> None:
     held = _held(c, scope, owner)
-    c.execute(delete(amounts).where(amounts.c.scope == scope, amounts.c.owner == owner))
+    c.execute(_DROP, {"s": scope, "o": owner})
     for resource, amount in sorted(held.items()):
         _take(c, scope, resource, -amount)
 
 
 def _held(c: Connection, scope: str, owner: str) -> dict[str, int]:
     """The owner's amounts in the scope, locked: two changes of one claim follow each other."""
-    rows = c.execute(
-        select(amounts.c.resource, amounts.c.amount)
-        .where(amounts.c.scope == scope, amounts.c.owner == owner)
-        .with_for_update()
-    )
+    rows = c.execute(_HELD, {"s": scope, "o": owner})
     return {row.resource: row.amount for row in rows}
 
 
@@ -91,11 +97,8 @@ def _take(c: Connection, scope: str, resource: str, change: int) -> bool:
     """Add to the pool's use if there is room for it. Giving back always works."""
     if change == 0:
         return True
-    take = update(pools).where(pools.c.scope == scope, pools.c.resource == resource)
-    if change > 0:
-        take = take.where(pools.c.used + change <= pools.c.capacity)
-    done = c.execute(take.values(used=pools.c.used + change)).rowcount
-    return bool(done) or change < 0
+    row = {"s": scope, "r": resource, "n": change}
+    return bool(c.execute(_TAKE if change > 0 else _GIVE, row).rowcount) or change < 0
 
 
 def _short(c: Connection, scope: str, changes: Mapping[str, int]) -> Exhausted:
@@ -116,7 +119,5 @@ def _gaps(found: Mapping[str, tuple[int, int]], changes: Mapping[str, int]) -> I
 
 def _resources(c: Connection, scope: str) -> dict[str, tuple[int, int]]:
     """resource → (capacity, used)."""
-    rows = c.execute(
-        select(pools.c.resource, pools.c.capacity, pools.c.used).where(pools.c.scope == scope)
-    )
-    return {resource: (capacity, used) for resource, capacity, used in rows}
+    rows = c.execute(_RESOURCES, {"s": scope})
+    return {row.resource: (row.capacity, row.used) for row in rows}

@@ -147,6 +147,7 @@ def _mariadb(url: URL) -> Engine:
         pool_size=THREADS,
         max_overflow=0,
         pool_recycle=1800,
+        pool_reset_on_return=None,  # every transaction ends with its block: saves a round trip
         connect_args={
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_SECONDS,
@@ -158,7 +159,9 @@ def _mariadb(url: URL) -> Engine:
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": LOCK_SECONDS}, pool_size=3)
+    engine = create_engine(
+        url, connect_args={"timeout": LOCK_SECONDS}, pool_size=3, pool_reset_on_return=None
+    )
 
     @event.listens_for(engine, "connect")
     def _connected(connection: Any, _: Any) -> None:

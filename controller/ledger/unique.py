@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, Select, delete, insert, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, text, update
 
 from controller.errors import Exhausted
 from controller.ledger.schema import BLOCK_BITS, addresses, blocks, names
@@ -37,6 +37,27 @@ _BLOCK_WITH_ROOM = text("""
     ) END""")
 
 
+# Statements are built once: building one costs more than running it.
+_scope: BindParameter[str] = bindparam("s")
+_owner: BindParameter[str] = bindparam("o")
+_value: BindParameter[object] = bindparam("v")
+_my_address = (addresses.c.scope == _scope) & (addresses.c.owner == _owner)
+_this_address = (addresses.c.scope == _scope) & (addresses.c.value == _value)
+_HELD = select(addresses.c.value).where(_my_address).with_for_update()
+_ADDRESS_OWNER = select(addresses.c.owner).where(_this_address)
+_ADD_ADDRESS = insert(addresses).values(scope=_scope, owner=_owner, value=_value)
+_MOVE_ADDRESS = update(addresses).where(_my_address).values(value=_value)
+_DROP_ADDRESS = delete(addresses).where(_my_address)
+_this_block = (blocks.c.scope == _scope) & (blocks.c.block == bindparam("b"))
+_COUNT = update(blocks).where(_this_block).values(used=blocks.c.used + bindparam("n"))
+_ADD_BLOCK = insert(blocks).values(scope=_scope, block=bindparam("b"), used=bindparam("n"))
+_my_value = (names.c.scope == _scope) & (names.c.owner == _owner)
+_VALUE_OWNER = select(names.c.owner).where(names.c.scope == _scope, names.c.value == _value)
+_ADD_VALUE = insert(names).values(scope=_scope, owner=_owner, value=_value)
+_MOVE_VALUE = update(names).where(_my_value).values(value=_value)
+_DROP_VALUE = delete(names).where(_my_value)
+
+
 def claim_address(
     c: Connection,
     scope: str,
@@ -47,48 +68,46 @@ def claim_address(
     wanted: int | None,
 ) -> int:
     """See ``Ledger.claim_address``. A claim of another address than ``wanted`` moves to it."""
-    mine = (addresses.c.scope == scope) & (addresses.c.owner == owner)
-    held: int | None = c.scalar(select(addresses.c.value).where(mine).with_for_update())
+    mine = {"s": scope, "o": owner}
+    held: int | None = c.scalar(_HELD, mine)
     if held is not None and wanted in (None, held):
         return held
     if wanted is None:
         value = _lowest_free(c, scope, ranges, exclude)
     else:
         value = _wanted(c, scope, ranges, exclude, wanted)
-    _count(c, scope, value, +1)
-    if held is None:
-        c.execute(insert(addresses).values(scope=scope, owner=owner, value=value))
-    else:
-        c.execute(update(addresses).where(mine).values(value=value))
-        _count(c, scope, held, -1)
+        _count(c, scope, value >> BLOCK_BITS, +1)
+    c.execute(_ADD_ADDRESS if held is None else _MOVE_ADDRESS, {**mine, "v": value})
+    if held is not None:
+        _count(c, scope, held >> BLOCK_BITS, -1)
     return value
 
 
 def claim_value(c: Connection, scope: str, owner: str, value: str) -> None:
     """See ``Ledger.claim_value``. A claim of another value in the scope moves to this one."""
-    taken_by = c.scalar(select(names.c.owner).where(names.c.scope == scope, names.c.value == value))
+    row = {"s": scope, "o": owner, "v": value}
+    taken_by = c.scalar(_VALUE_OWNER, {"s": scope, "v": value})
     if taken_by == owner:
         return
     if taken_by is not None:
         raise Exhausted(
             f"{value} in {scope} is taken by {taken_by}; choose another", reason="ValueTaken"
         )
-    mine = (names.c.scope == scope) & (names.c.owner == owner)
-    if c.execute(update(names).where(mine).values(value=value)).rowcount == 0:
-        c.execute(insert(names).values(scope=scope, owner=owner, value=value))
+    if c.execute(_MOVE_VALUE, row).rowcount == 0:
+        c.execute(_ADD_VALUE, row)
 
 
 def release_address(c: Connection, scope: str, owner: str) -> None:
     """Drop one claim; the caller has locked its row."""
-    mine = (addresses.c.scope == scope) & (addresses.c.owner == owner)
-    value = c.scalar(select(addresses.c.value).where(mine))
+    mine = {"s": scope, "o": owner}
+    value = c.scalar(_HELD, mine)
     if value is not None:
-        c.execute(delete(addresses).where(mine))
-        _count(c, scope, value, -1)
+        c.execute(_DROP_ADDRESS, mine)
+        _count(c, scope, value >> BLOCK_BITS, -1)
 
 
 def release_value(c: Connection, scope: str, owner: str) -> None:
-    c.execute(delete(names).where(names.c.scope == scope, names.c.owner == owner))
+    c.execute(_DROP_VALUE, {"s": scope, "o": owner})
 
 
 def _wanted(
@@ -106,9 +125,7 @@ def _wanted(
             "or add a range",
             reason="AddressOutOfRange",
         )
-    taken_by = c.scalar(
-        select(addresses.c.owner).where(addresses.c.scope == scope, addresses.c.value == wanted)
-    )
+    taken_by = c.scalar(_ADDRESS_OWNER, {"s": scope, "v": wanted})
     if taken_by is not None:
         raise Exhausted(
             f"{shown} in {scope} is taken by {taken_by}; choose another, or leave the choice open",
@@ -118,6 +135,7 @@ def _wanted(
 
 
 def _lowest_free(c: Connection, scope: str, ranges: Ranges, exclude: Collection[int]) -> int:
+    """The address; it is counted in its block already."""
     for low, high in sorted(ranges):
         at = low
         while at <= high:
@@ -126,12 +144,13 @@ def _lowest_free(c: Connection, scope: str, ranges: Ranges, exclude: Collection[
                 break
             at = max(at, block << BLOCK_BITS)
             stop = min(high, (block << BLOCK_BITS) + BLOCK - 1)
-            # Competitors for this block wait here for each other instead of all trying the same
-            # address; the unique key decides anyway.
-            c.execute(_this_block(scope, block).with_for_update())
+            # Counting first locks the block's row: competitors wait here for each other instead
+            # of all trying the same address. The unique key decides anyway.
+            _count(c, scope, block, +1)
             free = _free_in(c, scope, at, stop, exclude)
             if free is not None:
                 return free
+            _count(c, scope, block, -1)
             at = stop + 1
     raise Exhausted(
         f"no address is free in {_ranges(scope, ranges)} of {scope}; add a range, or release some",
@@ -160,16 +179,10 @@ def _free_in(c: Connection, scope: str, at: int, stop: int, exclude: Collection[
     return None
 
 
-def _this_block(scope: str, block: int) -> Select[tuple[int]]:
-    return select(blocks.c.used).where(blocks.c.scope == scope, blocks.c.block == block)
-
-
-def _count(c: Connection, scope: str, value: int, change: int) -> None:
-    block = value >> BLOCK_BITS
-    row = (blocks.c.scope == scope) & (blocks.c.block == block)
-    changed = c.execute(update(blocks).where(row).values(used=blocks.c.used + change)).rowcount
-    if changed == 0:
-        c.execute(insert(blocks).values(scope=scope, block=block, used=change))
+def _count(c: Connection, scope: str, block: int, change: int) -> None:
+    row = {"s": scope, "b": block, "n": change}
+    if c.execute(_COUNT, row).rowcount == 0:
+        c.execute(_ADD_BLOCK, row)
 
 
 def show(scope: str, value: int) -> str:
