@@ -23,12 +23,13 @@ nobody, so what holds it up has to be mended outside."""
 @dataclass(frozen=True)
 class Finding:
     """``end`` names what happened; ``after``: seconds until the next look, None: when woken, or
-    for ``transient`` and ``internal``: as the back-off says."""
+    for ``transient`` and ``internal``: as the back-off says. ``capacity``: some pool is full."""
 
     end: End
     reason: str
     message: str = ""
     after: float | None = None
+    capacity: bool = False
 
     @property
     def backs_off(self) -> bool:
@@ -58,7 +59,9 @@ def of_error(error: KumulusError, *, deleting: bool) -> Finding:
     if isinstance(error, Waiting):
         return Finding("waiting", error.reason, error.message, error.retry_after)
     if isinstance(error, Terminal):
-        return Finding("terminal", error.reason, error.message, _terminal_retry(error, deleting))
+        after = _terminal_retry(error, deleting)
+        full = isinstance(error, Exhausted)
+        return Finding("terminal", error.reason, error.message, after, capacity=full)
     if isinstance(error, Transient):
         return Finding("transient", error.reason, error.message, error.retry_after)
     return Finding("transient", error.reason, error.message, error.retry_after)

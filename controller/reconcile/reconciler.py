@@ -160,6 +160,10 @@ class Reconciler:
 
     # -- stalled objects
 
+    def unpark(self, key: Key) -> None:
+        """Somebody knows more: look at it although it is stalled."""
+        self._parked.pop(key, None)
+
     def _is_parked(self, key: Key, obj: Resource) -> bool:
         parked = self._parked.get(key)
         if parked is None:
@@ -172,7 +176,8 @@ class Reconciler:
 
     def _park(self, key: Key, obj: Resource, finding: Finding) -> None:
         self._parked.pop(key, None)
-        if finding.end == "terminal" and not obj.deleting:
+        # A full pool is no matter of the spec: any wake may bring the news that there is room.
+        if finding.end == "terminal" and not finding.capacity and not obj.deleting:
             after = float("inf") if finding.after is None else finding.after - _TIMER_SLACK
             until = self.machinery.ctx.clock.monotonic() + after
             self._parked[key] = _Parked(obj.uid, obj.metadata.generation, until)

@@ -48,7 +48,7 @@ class LeaseApi(Protocol):
 @dataclass
 class LeaseGuard:
     """Keeps ``member.leading`` true while the Lease is held. ``on_gain`` and ``on_loss`` are
-    awaited when that changes; work may start only after on_gain."""
+    awaited after that changed."""
 
     api: LeaseApi
     member: SingleMember
@@ -95,8 +95,8 @@ class LeaseGuard:
         if held:
             self._renewed = began
             if not self.member.leading:
-                await self.on_gain()
                 self._set_leading(True)
+                await self.on_gain()
                 log.info("this controller works now", extra={"generation": self.member.term})
         elif self.member.leading and (held is False or self._overdue()):
             self._set_leading(False)

@@ -17,7 +17,7 @@ class Change(Enum):
     GONE = "gone"
 
 
-Sink = Callable[[Change, str, Raw], None]
+Sink = Callable[[Change, str, Raw], object]
 """Gets (change, kind, object). Must be quick and must not raise: it runs in the source's loop."""
 
 

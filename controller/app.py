@@ -1,0 +1,196 @@
+"""The controller as a process: settings, certificates, signals, the HTTPS server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from uuid import uuid4
+
+from aiohttp import web
+
+from agents.wire import CONTROLLERS
+from common.pki import Authority, CertPair, server_context
+from common.web import add_probes, serve
+from controller.agentlink.callbacks import callback_routes, load_secret
+from controller.agentlink.link import AgentsClient
+from controller.agentlink.transport import Limits
+from controller.cascade.graph import CascadeCycle, UnknownTarget
+from controller.client import Api, NoCluster
+from controller.clock import SystemClock
+from controller.core import Core, patiently
+from controller.errors import Terminal
+from controller.ledger.sql import SqlLedger
+from controller.registry import Registry, RegistryError, discover
+from controller.settings import BadSettings, Settings
+from controller.watch.kopf_source import KopfSource
+from controller.workflow.chaos import VARIABLE, kill_point
+from controller.workflow.flow import FlowError
+from controller.workflow.runner import FlowEngine
+
+log = logging.getLogger(__name__)
+
+FLOWS = Path(__file__).parent / "flows"
+PORT_FLAG = "--controller-port"
+
+
+async def run(settings: Settings) -> None:
+    """Be a controller until SIGTERM or SIGINT.
+
+    Waits for whatever is not there yet (API server, kinds, database, the end of another
+    controller) and says so in the log. Raises BadSettings when it cannot start as it was told to,
+    and PortTaken.
+    """
+    stopping = asyncio.Event()
+    _on_signals(stopping.set)
+    try:
+        async with AsyncExitStack() as stack:
+            identity = stack.enter_context(_data_dir(settings.data_dir))
+            core, source = await _compose(settings, identity, stopping, stack)
+            await core.run(source, stopping)
+    except (NoCluster, RegistryError, UnknownTarget, CascadeCycle, FlowError, Terminal) as error:
+        raise BadSettings(str(error)) from None
+    except ExceptionGroup:
+        log.exception("a part of the controller failed; it ends, to be started afresh")
+        raise SystemExit(1) from None
+
+
+async def _compose(
+    settings: Settings, identity: str, stopping: asyncio.Event, stack: AsyncExitStack
+) -> tuple[Core, KopfSource]:
+    """Everything made and connected; what is open is closed by ``stack``."""
+    registry = discover()
+    flows = _flows(settings, registry)
+    api = await Api.connect(settings.kubeconfig, settings.context)
+    stack.push_async_callback(api.close)
+    core = Core(settings, registry, api, identity, SystemClock())
+    agents = await _serve(settings, core, certificates(settings), stack)
+    ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
+    stack.push_async_callback(ledger.close)
+    core.equip(agents=agents, ledger=ledger, flows=flows)
+    source = KopfSource(
+        api,
+        registry.models,
+        on_restart=core.comparison.poke,
+        signals=lambda: _on_signals(stopping.set),
+    )
+    return core, source
+
+
+async def _serve(
+    settings: Settings, core: Core, certified: tuple[Path, CertPair], stack: AsyncExitStack
+) -> AgentsClient:
+    """Start the HTTPS server (probes, metrics, callbacks); returns the client it calls back."""
+    ca, pair = certified
+    secret = _secret(settings.data_dir)
+    agents = AgentsClient(
+        ca=ca,
+        identity=pair,
+        callback_base="",
+        secret=secret,
+        ring_generation=lambda: core.member.generation,
+        limits=Limits(ping=settings.ping_timeout),
+    )
+    stack.push_async_callback(agents.close)
+    application = web.Application()
+    add_probes(application, core.ready)
+    application.add_routes(callback_routes(agents, core.wake, secret))
+    server = await serve(
+        application,
+        settings.controller_host,
+        settings.controller_port,
+        flag=PORT_FLAG,
+        ssl_context=server_context(pair, ca, client_certificates="optional"),
+    )
+    stack.push_async_callback(server.close)
+    host = settings.callback_host
+    agents.callback_base = f"https://{f'[{host}]' if ':' in host else host}:{server.port}"
+    return agents
+
+
+def _secret(directory: Path) -> bytes:
+    try:
+        return load_secret(directory)
+    except (OSError, ValueError) as error:
+        raise BadSettings(str(error)) from None
+
+
+def _flows(settings: Settings, registry: Registry) -> FlowEngine:
+    try:
+        killer = kill_point({VARIABLE: settings.kill_at or ""})
+    except ValueError as error:
+        raise BadSettings(str(error)) from None
+    return FlowEngine.load(FLOWS, registry.modules, [killer] if killer else [])
+
+
+def certificates(settings: Settings) -> tuple[Path, CertPair]:
+    """(CA certificate, the controller's certificate). Made with the CA's key where that is there;
+    where it is not, they must have been put there. Raises BadSettings."""
+    directory = settings.pki
+    pair = CertPair(directory / "controller.crt", directory / "controller.key")
+    if pair.cert.exists() and pair.key.exists() and not (directory / "ca.key").exists():
+        return directory / "ca.crt", pair
+    try:
+        authority = Authority.create(directory)
+        pair = authority.issue(
+            directory,
+            "controller",
+            common_name="kumulus-controller",
+            organizations=(CONTROLLERS,),
+            dns=_names(settings, addresses=False),
+            ips=_names(settings, addresses=True),
+            server=True,
+            client=True,
+        )
+    except OSError as error:
+        raise BadSettings(f"cannot use the certificates in {directory}: {error}") from None
+    return authority.ca, pair
+
+
+def _names(settings: Settings, *, addresses: bool) -> tuple[str, ...]:
+    """What agents may call the controller: its addresses, or its names."""
+    names = {"localhost", "127.0.0.1", settings.controller_host, settings.callback_host}
+    names -= {"0.0.0.0", "::"}  # noqa: S104 - not bound to, but left out
+    return tuple(sorted(name for name in names if _is_address(name) == addresses))
+
+
+def _is_address(name: str) -> bool:
+    with contextlib.suppress(ValueError):
+        ip_address(name)
+        return True
+    return False
+
+
+@contextmanager
+def _data_dir(directory: Path) -> Iterator[str]:
+    """Lock the data directory; yields the identity that is kept in it. Raises BadSettings."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (directory / "controller.lock").open("a")
+    except OSError as error:
+        raise BadSettings(f"cannot use the data directory {directory}: {error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BadSettings(
+                f"another controller runs with the data directory {directory}; stop it, or give "
+                f"this one its own with --data-dir"
+            ) from None
+        identity = directory / "controller-id"
+        if not identity.exists():
+            identity.write_text(f"kumulus-{uuid4().hex[:12]}")
+        yield identity.read_text().strip()
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+            loop.add_signal_handler(number, stop)
