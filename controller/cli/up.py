@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.live import Live
 
+from common.pki import client_context
 from controller.cli.hints import summarize
 from controller.cli.logs import last_words
 from controller.cli.output import CommandFailed, out, say
@@ -110,7 +112,7 @@ def _fill(request: UpRequest, supervisor: subprocess.Popen[bytes]) -> None:
     apply.apply_all(kube, definitions)
     apply.wait_established(kube, [each["metadata"]["name"] for each in definitions])
     wanted, seconds = _apply_quickstart(request, kube)
-    _wait_for_controller(layout, supervisor)
+    _wait_for_controller(request.options, supervisor)
     missing = _wait(kube, wanted, seconds)
     took = time.monotonic() - started
     if missing and wanted:
@@ -155,13 +157,17 @@ def _wait_for_api(layout: Layout, supervisor: subprocess.Popen[bytes]) -> Kube:
     )
 
 
-def _wait_for_controller(layout: Layout, supervisor: subprocess.Popen[bytes]) -> None:
+def _wait_for_controller(options: Options, supervisor: subprocess.Popen[bytes]) -> None:
+    layout = options.layout
+    tls = client_context(layout.pki / "ca.crt", None)
+    url = f"https://{plan.LOOPBACK}:{options.controller_port}/readyz"
     for _ in _until(START_SECONDS, layout, supervisor, "controller"):
-        found = state.load(layout)
-        child = found.children.get("controller") if found is not None else None
-        if child is not None and child.process is not None and child.process.alive:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()  # noqa: S310
             return
-    raise CommandFailed("the controller does not start; see `kumulus logs controller`")
+    raise CommandFailed(
+        f"the controller is not ready after {START_SECONDS:g} s; see `kumulus logs controller`"
+    )
 
 
 def _until(
@@ -200,7 +206,7 @@ def _wait(kube: Kube, wanted: Collection[Key], seconds: float) -> list[Row]:
         return wait_ready(look, targets, seconds, reporter)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _reporter() -> Iterator[Reporter]:
     """A live table on a terminal, lines elsewhere."""
     if not out.is_terminal:
