@@ -1,0 +1,88 @@
+"""kill -9 of the controller at every step of creating and deleting changes nothing in the end.
+
+The controller kills itself where KUMULUS_KILL_AT says, and is started again. Then there is one
+domain, one of each disk, one address, and after the delete nothing at all: neither on the hosts
+nor in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.cloud import REPO, Cloud, vm_manifest
+
+pytestmark = pytest.mark.slow
+FLOWS = REPO / "controller" / "flows"
+
+
+def _steps(flow: str) -> Iterator[str]:
+    """The step names of a flow, its sub-flows' in place."""
+    declared = yaml.safe_load(Path(FLOWS / f"{flow}.yaml").read_text())
+    for step in declared["steps"]:
+        if isinstance(step, str):
+            yield step
+        elif "flow" in step:
+            yield from _steps(step["flow"])
+        else:
+            yield step["step"]
+
+
+def _points(flow: str) -> list[str]:
+    return [f"{flow}:{step}:{when}" for step in _steps(flow) for when in ("before", "after")]
+
+
+CASES = list(zip_longest(_points("vm-create"), _points("vm-destroy")))
+
+
+@pytest.fixture(scope="module")
+def crashing(site: Cloud) -> Cloud:
+    """The site without VMs and without a controller."""
+    site.kubectl("delete", "vm", "--all", "--timeout=60s")
+    site.stop("controller")
+    return site
+
+
+@pytest.mark.parametrize(("create", "delete"), CASES)
+def test_killed_at(crashing: Cloud, create: str | None, delete: str | None) -> None:
+    cloud = crashing
+    before = sorted(cloud.ledger_rows())
+    manifest = vm_manifest(
+        "crash",
+        dataDisks=[{"name": "data", "diskOfferingRef": {"name": "disk-10g"}, "deleteWithVm": True}],
+        userData="#cloud-config\n",
+    )
+    cloud.apply(manifest)
+    _through(cloud, create)
+    vm = cloud.wait_state("VirtualMachine", "crash", "Running")
+    there = cloud.inventory()
+    volumes = {each["metadata"]["uid"] for each in cloud.list("Volume")}
+    assert there["vms"] == [vm["metadata"]["uid"]]
+    assert len(volumes) == 2
+    assert sorted(there["volumes"]) == sorted(volumes)
+    assert len(there["dhcp"]) == 1
+    addresses = [row for row in cloud.ledger_rows() if row not in before and "ip/" in row[0]]
+    assert len(addresses) == 1
+    cloud.stop("controller")
+
+    cloud.kubectl("delete", "vm", "crash", "--wait=false")
+    _through(cloud, delete)
+    cloud.wait_gone("VirtualMachine", "crash")
+    left = cloud.inventory()
+    assert {area: left[area] for area in ("vms", "volumes", "taps", "dhcp")} == {
+        "vms": [], "volumes": [], "taps": [], "dhcp": [],
+    }  # fmt: skip
+    assert sorted(cloud.ledger_rows()) == before
+    cloud.stop("controller")
+
+
+def _through(cloud: Cloud, point: str | None) -> None:
+    """Run a controller that kills itself at ``point``, then one that does not."""
+    if point is not None:
+        cloud.start_controller(wait=False, kill_at=point)
+        cloud.wait_killed("controller")
+    cloud.start_controller()
