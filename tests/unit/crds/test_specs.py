@@ -22,8 +22,9 @@ PARTS = {
     for kind, model in MODELS.items()
     for part in ("spec", "status")
 }
+STRATEGIES = {key: values(schema) for key, schema in PARTS.items()}
 pytestmark = pytest.mark.parametrize("kind", sorted(MODELS))
-relaxed = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JUNK = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 10**6), st.text(max_size=5), st.just([]),
     st.just({}), st.just("x" * 3000), st.floats(allow_nan=False, width=16),
@@ -38,7 +39,7 @@ def model_of(kind: str, part: str) -> Any:
 @relaxed
 def test_what_the_schema_takes_the_model_takes(kind: str, data: st.DataObject) -> None:
     """But for what the model's own validators add, which is what admission is for."""
-    spec = data.draw(values(PARTS[kind, "spec"]))
+    spec = data.draw(STRATEGIES[kind, "spec"])
     try:
         model_of(kind, "spec").model_validate(spec)
     except ValidationError as error:
@@ -48,7 +49,7 @@ def test_what_the_schema_takes_the_model_takes(kind: str, data: st.DataObject) -
 @given(st.data())
 @relaxed
 def test_every_status_of_the_schema_is_read(kind: str, data: st.DataObject) -> None:
-    status = data.draw(values(PARTS[kind, "status"]))
+    status = data.draw(STRATEGIES[kind, "status"])
     model_of(kind, "status").model_validate(status)
 
 
@@ -75,7 +76,7 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 def test_what_the_model_takes_the_schema_takes(kind: str, data: st.DataObject) -> None:
     """Junk is put anywhere into a good spec: if the model reads it, its wire form is good."""
     schema = PARTS[kind, "spec"]
-    spec = data.draw(values(schema))
+    spec = data.draw(STRATEGIES[kind, "spec"])
     where = list(leaves(spec))
     assume(where)
     bad = replaced(spec, data.draw(st.sampled_from(where)), data.draw(JUNK))
@@ -89,8 +90,8 @@ def test_what_the_model_takes_the_schema_takes(kind: str, data: st.DataObject) -
 @given(st.data())
 @relaxed
 def test_an_object_survives_the_wire(kind: str, data: st.DataObject) -> None:
-    spec = data.draw(values(PARTS[kind, "spec"]))
-    status = data.draw(values(PARTS[kind, "status"]))
+    spec = data.draw(STRATEGIES[kind, "spec"])
+    status = data.draw(STRATEGIES[kind, "status"])
     model: type[Resource] = MODELS[kind]
     try:
         obj = model.model_validate(
