@@ -168,6 +168,9 @@ class VirtualMachineStatus(BaseStatus):
     excluded_hosts: list[str] = Field(
         default=[], description="Hosts where this start failed; tried no more until the next."
     )
+    start_failures: list[str] = Field(
+        default=[], description="Why it failed on each of them: '<host>: <cause>'."
+    )
 
 
 class VirtualMachine(Resource):

@@ -1,0 +1,36 @@
+"""Cluster: hosts of one hypervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from controller.keys import Key
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from crds.refs import Reference
+from crds.v1alpha1.cluster import Cluster
+from crds.v1alpha1.host import Host
+
+
+def _cluster_of(host: Host, store: Store) -> Iterable[Key]:
+    return [Key("Cluster", "", host.spec.cluster_ref.name)]
+
+
+class ClusterActuator(Actuator[Cluster]):
+    """Counts its hosts. Disabled keeps new VMs out."""
+
+    model = Cluster
+    watches = {"Host": _cluster_of}
+
+    async def reconcile(self, obj: Cluster, ctx: Context) -> Outcome:
+        hosts = [host for host, _ in ctx.store.referrers(obj, "Host")]
+        obj.status.hosts = len(hosts)
+        obj.status.connected_hosts = sum(h.status.status == "Connected" for h in hosts)
+        obj.status.state = obj.spec.state
+        return Outcome(reason=obj.spec.state)
+
+    async def delete(self, obj: Cluster, ctx: Context) -> Outcome:
+        obj.status.state = "Deleting"
+        return Outcome()
+
+    def waits_for(self, obj: Cluster, reference: Reference) -> bool:
+        return not obj.status.state

@@ -1,0 +1,139 @@
+"""Image: fetched into its backup storage once, then immutable."""
+
+from __future__ import annotations
+
+from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
+from controller.errors import FlowFailed, Waiting
+from controller.kinds.support import (
+    RETRY_FAILED,
+    clean_up,
+    failed_before,
+    key_of,
+    reachable,
+    store_endpoint,
+)
+from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.workflow.step import Scope, Step
+from crds.base import format_quantity
+from crds.refs import Reference
+from crds.v1alpha1.backup_storage import BackupStorage
+from crds.v1alpha1.image import Image
+
+
+def image_source(image: Image, ctx: Context) -> ImageSource:
+    """Where a host fetches ``image`` from. Raises Waiting while nobody serves it."""
+    storage = ctx.store.get("BackupStorage", image.spec.backup_storage_ref.name)
+    if storage is None or storage.status.status != "Connected":
+        name = image.spec.backup_storage_ref.name
+        raise Waiting(
+            f"image {image.name} is on BackupStorage {name}, which is not connected",
+            reason="ImageUnreachable",
+            retry_after=RETRY_FAILED,
+        )
+    endpoint = store_endpoint(storage, ctx)
+    return ImageSource(
+        uid=image.uid,
+        store=storage.name,
+        address=endpoint.address,
+        port=endpoint.port,
+        file=f"{image.uid}.{image.spec.format}",
+        format=image.spec.format,
+        checksum=image.status.checksum,
+        virtual_size=image.status.virtual_size,
+    )
+
+
+def _storage(scope: Scope[Image]) -> BackupStorage | None:
+    found: BackupStorage | None = scope.ctx.store.get(
+        "BackupStorage", scope.obj.spec.backup_storage_ref.name
+    )
+    return found
+
+
+async def _remove(scope: Scope[Image], part: str = "") -> None:
+    """Remove the bits, unless there is nobody left to ask."""
+    image, storage = scope.obj, _storage(scope)
+    if storage is None or not reachable(storage):
+        where = f"{image.spec.backup_storage_ref.name}, which is gone"
+        scope.ctx.events.warning(image, "LeftBehind", f"the image's file was left on {where}")
+        return
+    await scope.ctx.agents.run(
+        store_endpoint(storage, scope.ctx),
+        "image.remove",
+        image.uid,
+        ImageRemoveArgs(path=storage.spec.path),
+        Empty,
+        operation=scope.operation(part),
+        owner=key_of(image),
+    )
+
+
+class AddImage(Step):
+    name = "add-image"
+
+    async def run(self, scope: Scope[Image]) -> None:
+        image, storage = scope.obj, _storage(scope)
+        if storage is None:
+            raise Waiting(f"BackupStorage {image.spec.backup_storage_ref.name} does not exist")
+        image.status.state = "Downloading"
+        stored = await scope.ctx.agents.run(
+            store_endpoint(storage, scope.ctx),
+            "image.add",
+            image.uid,
+            ImageAddArgs(
+                path=storage.spec.path,
+                url=image.spec.url,
+                format=image.spec.format,
+                checksum=image.spec.checksum,
+            ),
+            ImageAddResult,
+            operation=scope.operation(),
+            owner=key_of(image),
+        )
+        image.status.virtual_size, image.status.actual_size = (
+            stored.virtual_size,
+            stored.actual_size,
+        )
+        image.status.checksum = stored.checksum
+        image.status.size = format_quantity(stored.virtual_size)
+
+    async def rollback(self, scope: Scope[Image]) -> None:
+        await _remove(scope, "undo")
+
+
+class RemoveImage(Step):
+    name = "remove-image"
+
+    async def run(self, scope: Scope[Image]) -> None:
+        await _remove(scope)
+
+
+class ImageActuator(Actuator[Image]):
+    model = Image
+
+    async def reconcile(self, obj: Image, ctx: Context) -> Outcome:
+        if not obj.status.checksum or ctx.flows.running(obj):
+            await self._add(obj, ctx)
+        obj.status.state = "Ready" if obj.spec.state == "Enabled" else "Disabled"
+        return Outcome(reason=obj.status.state)
+
+    async def delete(self, obj: Image, ctx: Context) -> Outcome:
+        """Hosts' cached copies stay as long as volumes are based on them."""
+        obj.status.state = "Deleting"
+        await clean_up("image-delete", obj, ctx)
+        return Outcome()
+
+    def waits_for(self, obj: Image, reference: Reference) -> bool:
+        return not obj.status.state
+
+    async def _add(self, obj: Image, ctx: Context) -> None:
+        early = None if ctx.flows.running(obj) else failed_before(obj, ctx)
+        if early:
+            raise early
+        try:
+            await ctx.flows.run("image-add", obj, ctx)
+        except FlowFailed as failure:
+            obj.status.state = "Error"
+            failure.retry_after = RETRY_FAILED
+            raise
+        ctx.events.normal(obj, "Added", f"{obj.status.size} in {obj.spec.format}")

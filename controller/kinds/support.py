@@ -1,0 +1,145 @@
+"""What several kinds share: names, calls to agents, and when to try again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from agents.wire import Wire
+from controller.agentlink.client import Endpoint
+from controller.errors import FlowFailed, Terminal, Transient, Waiting
+from controller.keys import Key
+from controller.reconcile.actuator import Context
+from controller.workflow.step import Scope
+from crds.base import Resource
+from crds.v1alpha1.backup_storage import BackupStorage
+from crds.v1alpha1.host import Host
+
+W = TypeVar("W", bound=Wire)
+T = TypeVar("T")
+
+RETRY_FAILED = 60.0
+"""Seconds after which work that failed for good is tried again though nothing changed: what an
+agent could not do may have been mended by hand. A change of the spec tries at once."""
+
+
+def key_of(obj: Resource) -> Key:
+    return Key(type(obj).__name__, obj.metadata.namespace or "", obj.name)
+
+
+def digest(*parts: str, length: int = 10) -> str:
+    """Hex digits that depend on ``parts`` alone: for names of devices, which are short."""
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()[:length]
+
+
+def jitter(seed: str, share: float = 0.1) -> float:
+    """A factor around 1 that spreads equal intervals of many objects."""
+    return 1 + share * (int(digest(seed, length=8), 16) / 2**31 - 1)
+
+
+def utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def exact_quantity(size: int) -> str:
+    """``size`` bytes as a quantity that is read back as exactly that."""
+    for suffix, unit in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if size and size % unit == 0:
+            return f"{size // unit}{suffix}"
+    return str(size)
+
+
+def host_endpoint(host: Host, ctx: Context) -> Endpoint:
+    port = host.spec.agent_port or ctx.tuning.agent_port
+    return Endpoint(host.name, "host", host.spec.management_ip, port)
+
+
+def store_endpoint(storage: BackupStorage, ctx: Context) -> Endpoint:
+    port = storage.spec.agent_port or ctx.tuning.agent_port
+    return Endpoint(storage.name, "store", storage.spec.management_ip, port)
+
+
+def reachable(agent: Host | BackupStorage | None) -> bool:
+    """False when nobody can or will answer any more: the object is gone from the API, or is being
+    deleted while its agent is disconnected. What is there has to be left there."""
+    return agent is not None and not (agent.deleting and agent.status.status == "Disconnected")
+
+
+async def on_host(
+    scope: Scope[Any],
+    host: Host,
+    action: str,
+    args: Wire,
+    result: type[W],
+    *,
+    resource: str | None = None,
+    part: str = "",
+) -> W:
+    """Run ``action`` on ``host`` as this step's operation. Raises as Agents.run does.
+
+    ``resource``: the uid of what is worked on, if not the step's own object.
+    """
+    ctx = scope.ctx
+    return await ctx.agents.run(
+        host_endpoint(host, ctx),
+        action,
+        resource or scope.obj.uid,
+        args,
+        result,
+        operation=scope.operation(part),
+        owner=key_of(scope.obj),
+    )
+
+
+async def together(calls: Iterable[Awaitable[T]]) -> list[T]:
+    """Make several calls at once, so that one that is pending does not keep the others waiting.
+
+    Raises the worst error: what failed before what is only waiting.
+    """
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    errors = [r for r in results if isinstance(r, BaseException)]
+    for error in sorted(errors, key=lambda e: isinstance(e, Waiting)):
+        raise error
+    return [r for r in results if not isinstance(r, BaseException)]
+
+
+def failed_before(obj: Resource, ctx: Context) -> Terminal | None:
+    """The failure that stalls ``obj``, if it is too early to try again (RETRY_FAILED).
+
+    Without it every wake-up (also by the object's own status) would run the failing work anew.
+    """
+    stalled = obj.condition("Stalled")
+    if not stalls(obj) or stalled is None or stalled.last_transition_time is None:
+        return None
+    left = RETRY_FAILED - (ctx.clock.now() - stalled.last_transition_time.timestamp())
+    if left <= 0:
+        return None
+    return Terminal(stalled.message, reason=stalled.reason, retry_after=left)
+
+
+def stalls(obj: Resource) -> bool:
+    """Is ``obj`` Stalled for the spec that it has now?"""
+    stalled = obj.condition("Stalled")
+    return (
+        stalled is not None
+        and stalled.status == "True"
+        and stalled.observed_generation == obj.metadata.generation
+    )
+
+
+def wake_unscheduled(ctx: Context) -> None:
+    """Have the VMs that found no host look again: there may be room now."""
+    waiting, ctx.observed.unscheduled = ctx.observed.unscheduled, set()
+    for key in waiting:
+        ctx.wake(key)
+
+
+async def clean_up(flow: str, obj: Resource, ctx: Context) -> None:
+    """Run a flow that removes things: what fails is tried again with back-off, never given up."""
+    try:
+        await ctx.flows.run(flow, obj, ctx)
+    except FlowFailed as failure:
+        raise Transient(failure.message, reason=failure.reason) from failure

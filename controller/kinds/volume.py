@@ -1,0 +1,266 @@
+"""Volume: a disk on the primary storage of one host.
+
+::
+
+    NotInstantiated → Creating → Ready ⇄ Unavailable (its host was deleted, or came back)
+
+A volume is declared before it is made: it is bound to a host by ``spec.hostRef``, which a VM that
+attaches it sets (or a user), and is then made there. Its space is claimed in the ledger under its
+name, not its uid: so a VM's flow can claim it together with the host, before the Volume exists.
+"""
+
+from __future__ import annotations
+
+from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
+from controller.errors import FlowFailed, Terminal, Waiting
+from controller.kinds.image import image_source
+from controller.kinds.primary_storage import serves, storage_scope
+from controller.kinds.support import (
+    RETRY_FAILED,
+    clean_up,
+    failed_before,
+    host_endpoint,
+    key_of,
+    on_host,
+    reachable,
+)
+from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.workflow.step import Scope, Step
+from crds.base import format_quantity
+from crds.refs import ObjectRef, Reference
+from crds.v1alpha1.host import Host
+from crds.v1alpha1.image import Image
+from crds.v1alpha1.primary_storage import PrimaryStorage
+from crds.v1alpha1.volume import Volume
+
+BYTES = "bytes"
+
+
+def claim_owner(namespace: str, name: str) -> str:
+    """Who owns a volume's space in the ledger."""
+    return f"volume/{namespace}/{name}"
+
+
+def owner_of(volume: Volume) -> str:
+    return claim_owner(volume.metadata.namespace or "", volume.name)
+
+
+def volume_size(volume: Volume, ctx: Context) -> int:
+    """Bytes: its own size, else its offering's, else its image's; never less than the image.
+
+    Raises Waiting if what says so is missing, Terminal if the size is too small.
+    """
+    spec, image = volume.spec, _image(volume, ctx)
+    size = spec.size
+    if size is None and spec.disk_offering_ref:
+        offering = ctx.store.get("DiskOffering", spec.disk_offering_ref.name)
+        if offering is None:
+            raise Waiting(f"DiskOffering {spec.disk_offering_ref.name} does not exist")
+        size = offering.spec.size
+    least = image.status.virtual_size if image else 0
+    if size is not None and size < least:
+        raise Terminal(
+            f"{format_quantity(size)} are too small for image "
+            f"{image.name if image else ''}, which needs {format_quantity(least)}",
+            reason="VolumeTooSmall",
+        )
+    return size if size is not None else least
+
+
+def _image(volume: Volume, ctx: Context) -> Image | None:
+    ref = volume.spec.image_ref
+    if ref is None:
+        return None
+    image: Image | None = ctx.store.get("Image", ref.name)
+    if image is None or not image.status.checksum:
+        raise Waiting(f"Image {ref.name} is not there yet")
+    return image
+
+
+def _host(volume: Volume, ctx: Context) -> Host | None:
+    """The host that it is bound to, if it is in the API."""
+    ref = volume.spec.host_ref
+    found: Host | None = ctx.store.get("Host", ref.name) if ref else None
+    return found
+
+
+def _storage(volume: Volume, ctx: Context) -> PrimaryStorage | None:
+    ref = volume.spec.primary_storage_ref
+    found: PrimaryStorage | None = ctx.store.get("PrimaryStorage", ref.name) if ref else None
+    return found
+
+
+def _placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
+    """Host and storage of a bound volume. Raises Waiting if one of them went away meanwhile."""
+    host, storage = _host(volume, ctx), _storage(volume, ctx)
+    if host is None or storage is None:
+        raise Waiting("its host or primary storage does not exist any more")
+    return host, storage
+
+
+class ClaimStorage(Step):
+    name = "claim-storage"
+
+    async def run(self, scope: Scope[Volume]) -> None:
+        volume, ctx = scope.obj, scope.ctx
+        host, storage = _placed(volume, ctx)
+        amounts = {BYTES: volume_size(volume, ctx)}
+        await ctx.ledger.claim_amounts(storage_scope(storage, host), owner_of(volume), amounts)
+
+    async def rollback(self, scope: Scope[Volume]) -> None:
+        await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+
+
+class CreateBits(Step):
+    """Also finds bits that are there already."""
+
+    name = "create-bits"
+
+    async def run(self, scope: Scope[Volume]) -> None:
+        volume, ctx = scope.obj, scope.ctx
+        host, storage = _placed(volume, ctx)
+        volume.status.state = "Creating"
+        volume.status.host_ref = ObjectRef(name=host.name)
+        image = _image(volume, ctx)
+        source: ImageSource | None = image_source(image, ctx) if image else None
+        size = volume_size(volume, ctx)
+        args = VolumeCreateArgs(path=storage.spec.path, size=size, image=source)
+        made = await on_host(scope, host, "volume.create", args, VolumeResult)
+        volume.status.path, volume.status.format = made.path, made.format
+        volume.status.bytes, volume.status.size = made.size, format_quantity(made.size)
+
+    async def rollback(self, scope: Scope[Volume]) -> None:
+        await _delete_bits(scope, "undo")
+
+
+class DeleteBits(Step):
+    name = "delete-bits"
+
+    async def run(self, scope: Scope[Volume]) -> None:
+        await _delete_bits(scope)
+
+
+class ReleaseStorage(Step):
+    name = "release-storage"
+
+    async def run(self, scope: Scope[Volume]) -> None:
+        await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+
+
+async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
+    """Delete the bits where the volume is bound to, unless nobody is left there to ask."""
+    volume, ctx = scope.obj, scope.ctx
+    host, storage = _host(volume, ctx), _storage(volume, ctx)
+    if host is not None and storage is not None and reachable(host):
+        args = VolumeDeleteArgs(path=storage.spec.path)
+        await on_host(scope, host, "volume.delete", args, Empty, part=part)
+    elif volume.status.path and volume.spec.host_ref:
+        left = f"{volume.status.path} was left on host {volume.spec.host_ref.name}"
+        ctx.events.warning(volume, "LeftBehind", f"{left}, which is not reachable any more")
+    volume.status.host_ref = None
+
+
+class VolumeActuator(Actuator[Volume]):
+    model = Volume
+    partitioned = True
+
+    async def reconcile(self, obj: Volume, ctx: Context) -> Outcome:
+        _show_vm(obj, ctx)
+        if ctx.flows.running(obj):
+            return await self._create(obj, ctx)
+        if obj.spec.host_ref is None:
+            obj.status.state = "NotInstantiated"
+            return Outcome(reason="NotInstantiated", message="it is made when a VM attaches it")
+        host = _host(obj, ctx)
+        if host is None or host.deleting:
+            return await _unavailable(obj, ctx)
+        if obj.status.state == "Ready":
+            return Outcome()
+        if obj.spec.primary_storage_ref is None:
+            await _choose_storage(obj, host, ctx)
+        if obj.status.bytes:
+            await _find_again(obj, host, ctx)
+        return await self._create(obj, ctx)
+
+    async def delete(self, obj: Volume, ctx: Context) -> Outcome:
+        """Called when no VM has it attached any more."""
+        obj.status.state = "Deleting"
+        await clean_up("volume-delete", obj, ctx)
+        return Outcome()
+
+    def waits_for(self, obj: Volume, reference: Reference) -> bool:
+        return obj.status.workflow is None and obj.status.state in ("", "NotInstantiated")
+
+    async def _create(self, obj: Volume, ctx: Context) -> Outcome:
+        early = None if ctx.flows.running(obj) else failed_before(obj, ctx)
+        if early:
+            raise early
+        try:
+            await ctx.flows.run("volume-create", obj, ctx)
+        except FlowFailed as failure:
+            obj.status.state = "Error"
+            failure.retry_after = RETRY_FAILED
+            raise
+        obj.status.state = "Ready"
+        return Outcome()
+
+
+def _show_vm(volume: Volume, ctx: Context) -> None:
+    users = [
+        vm for vm, ref in ctx.store.referrers(volume, "VirtualMachine") if ref.path[0] == "status"
+    ]
+    volume.status.vm_ref = ObjectRef(name=users[0].name) if users else None
+
+
+async def _unavailable(volume: Volume, ctx: Context) -> Outcome:
+    """Its host is going or gone, the volume is not: let go, and wait for the host to return."""
+    if ctx.store.doomed(volume):
+        return Outcome(False, "Deleting", "it is deleted together with its host")
+    name = volume.spec.host_ref.name if volume.spec.host_ref else ""
+    if volume.status.state != "Unavailable":
+        ctx.events.warning(volume, "Unavailable", f"host {name} was deleted; the data stay on it")
+    volume.status.state = "Unavailable"
+    volume.status.host_ref = None
+    await ctx.ledger.release(owner_of(volume), "storage/")
+    return Outcome(
+        False,
+        "HostDeleted",
+        f"the data are on the disk of host {name}, which was deleted; add a host of that name "
+        "that has the disk, and the volume is back",
+    )
+
+
+async def _choose_storage(volume: Volume, host: Host, ctx: Context) -> None:
+    """Bind it to the primary storage with most room on ``host``."""
+    roomy = []
+    for storage in ctx.store.list("PrimaryStorage"):
+        if serves(storage, host.spec.cluster_ref.name) and storage.spec.state == "Enabled":
+            pools = await ctx.ledger.pools(storage_scope(storage, host))
+            roomy += [(pool.free(BYTES), storage.name) for pool in pools]
+    if not roomy:
+        raise Waiting(
+            f"no primary storage serves host {host.name}; attach one to cluster "
+            f"{host.spec.cluster_ref.name}",
+            reason="NoPrimaryStorage",
+            retry_after=RETRY_FAILED,
+        )
+    ref = {"name": max(roomy)[1]}
+    await ctx.objects.patch(key_of(volume), {"spec": {"primaryStorageRef": ref}})
+    raise Waiting(f"bound to primary storage {ref['name']}", reason="Binding")
+
+
+async def _find_again(volume: Volume, host: Host, ctx: Context) -> None:
+    """Data that were once on a host must still be there: an empty disk must not replace them.
+
+    Raises Waiting while the host is not connected, Terminal if the data are not on it.
+    """
+    if host.status.status != "Connected":
+        raise Waiting(f"host {host.name} is not connected", reason="HostDisconnected")
+    inventory = await ctx.agents.inventory(host_endpoint(host, ctx))
+    if volume.uid not in inventory.volumes:
+        raise Terminal(
+            f"the data are not on host {host.name}; bring the disk that has them, or delete the "
+            "volume",
+            reason="DataMissing",
+            retry_after=RETRY_FAILED,
+        )
