@@ -1,0 +1,37 @@
+"""Clusters with our CRDs: the upstream server, and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from tests.support.kubectl import Kubectl
+from tests.support.reference import reference_cluster
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def embedded_cluster() -> AbstractContextManager[Path]:
+    """Our own API server, its kubeconfig."""
+    support = pytest.importorskip("tests.support.apiserver", reason="no embedded server here")
+    found: AbstractContextManager[Path] = support.embedded_cluster()
+    return found
+
+
+CLUSTERS = {"reference": reference_cluster, "embedded": embedded_cluster}
+
+
+@pytest.fixture(scope="session", params=sorted(CLUSTERS))
+def kubectl(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kubectl]:
+    """kubectl on a cluster that has our CRDs and nothing else."""
+    with CLUSTERS[request.param]() as kubeconfig:
+        found = Kubectl(kubeconfig, tmp_path_factory.mktemp("kubectl-cache"))
+        manifests = str(ROOT / "crds" / "manifests")
+        found("apply", "-f", manifests)
+        found("wait", "--for=condition=Established", "--timeout=30s", "-f", manifests)
+        yield found

@@ -1,0 +1,86 @@
+"""The upstream API server as a cluster for tests, where ``../shared/reference-apiserver`` is."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT.parent / "shared" / "reference-apiserver"
+TOOLS = ("bash", "curl", "openssl", "xz")
+PORTS = 3
+"""The API server's, and the two after it for its etcd."""
+
+
+def missing() -> str | None:
+    """Why there is no reference server here, or None."""
+    if not (FOLDER / "start").exists():
+        return "no ../shared/reference-apiserver beside the project"
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    return f"the reference API server needs {', '.join(absent)}" if absent else None
+
+
+@contextmanager
+def reference_cluster() -> Iterator[Path]:
+    """A running reference server's kubeconfig. It ends, and its data go, with the block."""
+    if reason := missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="reference-") as directory:
+        try:
+            yield Path(_start(directory))
+        finally:
+            _run("stop", directory)
+
+
+def _start(directory: str) -> str:
+    """Starts it; on another port if somebody took one of the free ones in between."""
+    for _ in range(4):
+        done = _run("start", directory, str(_free_ports()))
+        if done.returncode == 0:
+            return done.stdout.strip().splitlines()[-1]
+        _run("stop", directory)
+    raise RuntimeError(f"the reference API server does not start: {done.stderr}")
+
+
+def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(FOLDER / script), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+
+
+def _free_ports() -> int:
+    """The first of PORTS free loopback ports in a row, below the range of outgoing connections."""
+    dice = Random()
+    for _ in range(100):
+        first = dice.randrange(20000, 32000)
+        with ExitStack() as held:
+            try:
+                for port in range(first, first + PORTS):
+                    held.enter_context(_bound(port))
+            except OSError:
+                continue
+            return first
+    raise RuntimeError("no free ports on loopback")
+
+
+def _bound(port: int) -> socket.socket:
+    taken = socket.socket()
+    try:
+        taken.bind(("127.0.0.1", port))
+    except OSError:
+        taken.close()
+        raise
+    return taken
