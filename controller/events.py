@@ -82,7 +82,10 @@ class EventRecorder:
     async def run(self) -> None:
         """Send, one after the other, for ever."""
         while True:
-            await self._send(await self._queue.get())
+            try:
+                await self._send(await self._queue.get())
+            except Exception:  # an Event is not worth the controller's life
+                log.exception("event not written")
 
     async def drain(self, seconds: float) -> None:
         """Send what is queued, as far as ``seconds`` allow. For the end, when run() has ended."""

@@ -92,6 +92,10 @@ class LeaseGuard:
         except (KumulusError, TimeoutError) as error:
             log.warning("lease not renewed", extra={"why": str(error) or "the API is too slow"})
             held = None
+        except Exception:
+            # An answer that makes no sense renews nothing; whether to stop is decided below.
+            log.exception("lease not renewed")
+            held = None
         if held:
             self._renewed = began
             if not self.member.leading:

@@ -62,6 +62,8 @@ class Comparison:
                     await self.compare(kind)
                 except KumulusError as error:
                     log.warning("keys not compared", extra={"kind": kind, "why": error.message})
+                except Exception:  # one bad answer must not end the watch over the other kinds
+                    log.exception("keys not compared", extra={"kind": kind})
 
     async def compare(self, kind: str) -> int:
         """Bring one kind up to date; returns how many objects differed. Raises KumulusError."""
@@ -85,7 +87,7 @@ class Comparison:
         for attempt in range(LIST_TRIES):
             try:
                 async for page in self.api.pages(resource):
-                    for item in page["items"]:
+                    for item in page.get("items") or ():
                         self.store.apply(Change.PRESENT, kind, item)
             except Expired:
                 if attempt == LIST_TRIES - 1:
@@ -101,7 +103,7 @@ class Comparison:
         version = 0
         async for page in self.api.pages(resource, metadata_only=True):
             version = version or version_of(page["metadata"])
-            for item in page["items"]:
+            for item in page.get("items") or ():
                 meta = item["metadata"]
                 listed[Key(kind, meta.get("namespace") or "", meta["name"])] = meta
         return listed, version
