@@ -33,7 +33,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FINALIZER = f"{GROUP}/cascade"
 
-_SUFFIXES = {
+SUFFIXES = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
@@ -52,13 +52,13 @@ def parse_quantity(value: object) -> int:
     found = _QUANTITY.match(value) if isinstance(value, str) else None
     if found is None or len(found[0]) > QUANTITY_MAX_LENGTH:
         raise ValueError(f"{value!r} is no quantity; write bytes as 512Mi, 10Gi or 1000000")
-    return int(Fraction(found["digits"]) * _SUFFIXES[found["suffix"]])
+    return int(Fraction(found["digits"]) * SUFFIXES[found["suffix"]])
 
 
 def format_quantity(size: int) -> str:
     """The shortest binary quantity that a person reads easily: 8589934592 → ``8Gi``."""
     for suffix in ("Ti", "Gi", "Mi", "Ki"):
-        scaled = size / _SUFFIXES[suffix]
+        scaled = size / SUFFIXES[suffix]
         if scaled >= 1:
             return f"{scaled:.1f}".rstrip("0").rstrip(".") + suffix
     return str(size)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
-import cel
-
-from crds.base import parse_quantity
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_strings
 
 _MISSING = object()
 
@@ -37,11 +37,23 @@ def _same_item(schema: dict[str, Any], item: Any, old: Any) -> Any:
     return next(same, _MISSING)
 
 
+def _find(text: str, pattern: str) -> str:
+    found = re.search(pattern, text)
+    return found[0] if found else ""
+
+
+_FIND = cel.Overload("kube_find", cel.Type.STRING, [cel.Type.STRING, cel.Type.STRING], True, _find)
+_ENVIRONMENT = cel.NewEnv(
+    variables={"self": cel.Type.DYN, "oldSelf": cel.Type.DYN},
+    extensions=[
+        ext_strings.ExtStrings(),
+        cel.CelExtension("kubernetes", [cel.FunctionDecl("find", [_FIND])]),
+    ],
+)
+
+
 def _holds(rule: str, new: Any, old: Any) -> bool:
-    context = cel.Context()
-    context.add_function("quantity", lambda text: {"amount": parse_quantity(text)})
-    context.add_function("compareTo", lambda a, b: int(a["amount"] - b["amount"]))
-    context.add_variable("self", new)
-    if old is not _MISSING:
-        context.add_variable("oldSelf", old)
-    return bool(cel.evaluate(rule, context))
+    values = {"self": new} if old is _MISSING else {"self": new, "oldSelf": old}
+    found = _ENVIRONMENT.compile(rule).eval(_ENVIRONMENT.Activation(values))
+    assert found.type() == cel.Type.BOOL, f"{rule}: {found.value()}"
+    return bool(found.plain_value())
