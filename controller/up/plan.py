@@ -99,7 +99,7 @@ def children(options: Options) -> list[Child]:
             "--log-level", options.log_level,
         )),
         Child("agents", _kumulus(
-            "agent", "simulate", "--ca-dir", layout.pki, "--data-dir", layout.agent_data,
+            "agent", "simulator", "--ca-dir", layout.pki, "--data-dir", layout.agent_data,
             "--port", options.agent_port, "--port-flag", "--agent-port",
             "--log-level", options.log_level,
         )),
