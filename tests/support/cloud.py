@@ -266,7 +266,7 @@ class Cloud:
         finally:
             connection.close()
 
-    def inventory(self, hosts: Iterable[str] = HOSTS) -> dict[str, list[str]]:
+    def inventory(self, hosts: Iterable[str] = HOSTS) -> dict[str, Any]:
         """What is really on the hosts, taken together."""
         total: dict[str, list[str]] = {}
         for host in hosts:
