@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     root: Path = tmp_path_factory.mktemp("reference")
-    with reference_cluster(root / "cluster") as config, Cloud(root, kubeconfig=config) as running:
+    with reference_cluster() as config, Cloud(root, kubeconfig=config) as running:
         running.kubectl("create", "namespace", "default", check=False)
         running.up()
         yield running
