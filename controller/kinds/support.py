@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from agents.wire import Wire
+from agents.wire import VmResult, Wire
 from controller.agentlink.client import Endpoint
-from controller.errors import FlowFailed, Terminal, Transient, Waiting
+from controller.errors import AgentFailed, FlowFailed, Terminal, Transient, Waiting
 from controller.keys import Key
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope
@@ -92,6 +92,17 @@ async def on_host(
         operation=scope.operation(part),
         owner=key_of(scope.obj),
     )
+
+
+async def on_host_if_there(
+    scope: Scope[Any], host: Host, action: str, args: Wire, *, part: str = ""
+) -> None:
+    """Run a VM's ``action`` that takes something away; a VM that is not there is fine."""
+    try:
+        await on_host(scope, host, action, args, VmResult, part=part)
+    except AgentFailed as failure:
+        if failure.code != "not-found":
+            raise
 
 
 async def together(calls: Iterable[Awaitable[T]]) -> list[T]:

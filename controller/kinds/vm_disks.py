@@ -7,7 +7,14 @@ from typing import cast
 
 from agents.wire import Disk, VmDiskArgs, VmResult
 from controller.errors import Terminal, Waiting
-from controller.kinds.support import RETRY_FAILED, key_of, on_host, reachable, together
+from controller.kinds.support import (
+    RETRY_FAILED,
+    key_of,
+    on_host,
+    on_host_if_there,
+    reachable,
+    together,
+)
 from controller.kinds.vm_model import (
     ROOT,
     WantedDisk,
@@ -104,7 +111,7 @@ class AttachDisks(Step):
             if volume is not None and volume.status.path:
                 args = VmDiskArgs(disk=_wire(vm, disk, devices[disk.name], ctx))
                 part = f"undo-{disk.name}"
-                await on_host(scope, host, "vm.detach-disk", args, VmResult, part=part)
+                await on_host_if_there(scope, host, "vm.detach-disk", args, part=part)
 
 
 class DetachDisks(Step):
@@ -118,7 +125,7 @@ class DetachDisks(Step):
         for disk in stale_disks(vm, ctx.store):
             if host is not None and reachable(host) and disk.device:
                 args = VmDiskArgs(disk=_wire(vm, disk, disk.device, ctx))
-                await on_host(scope, host, "vm.detach-disk", args, VmResult, part=disk.name)
+                await on_host_if_there(scope, host, "vm.detach-disk", args, part=disk.name)
             vm.status.disks.remove(disk)
             ctx.events.normal(vm, "DiskDetached", f"{disk.name}, volume {disk.volume_ref.name}")
 
@@ -170,21 +177,30 @@ def _wire(vm: VirtualMachine, disk: DiskStatus, device: str, ctx: Context) -> Di
 async def _provide(vm: VirtualMachine, disk: WantedDisk, host: Host, ctx: Context) -> Volume:
     """The disk's Volume, made or found, bound to ``host``."""
     volume = volume_of(vm, disk.volume, ctx.store)
-    if volume is None or volume.spec.host_ref is None:
-        storage = await _claimed_storage(vm, disk, ctx)
-        if volume is not None:
-            _refuse_shared(vm, volume, ctx)
-            return await _bind(volume, host, storage, ctx)
-        if disk.make is None:
-            raise Waiting(f"Volume {disk.volume} does not exist")
-        disk.make.spec.host_ref = ObjectRef(name=host.name)
-        disk.make.spec.primary_storage_ref = ObjectRef(name=storage) if storage else None
-        volume = await ctx.objects.create(disk.make)
-    return _ours(vm, disk, volume, host, ctx)
+    if volume is None:
+        volume = await _make(vm, disk, host, ctx)
+    _check_use(vm, disk, volume, ctx)
+    if volume.spec.host_ref is None:
+        volume = await _bind(volume, host, await _claimed_storage(vm, disk, ctx), ctx)
+    if named(volume.spec.host_ref) != host.name:
+        raise Terminal(
+            f"volume {volume.name} is on host {named(volume.spec.host_ref)}, the VM on {host.name}",
+            reason="VolumeElsewhere",
+        )
+    return volume
 
 
-def _ours(vm: VirtualMachine, disk: WantedDisk, volume: Volume, host: Host, ctx: Context) -> Volume:
-    """``volume``, if the VM may use it. Raises Waiting or Terminal otherwise."""
+async def _make(vm: VirtualMachine, disk: WantedDisk, host: Host, ctx: Context) -> Volume:
+    if disk.make is None:
+        raise Waiting(f"Volume {disk.volume} does not exist")
+    storage = await _claimed_storage(vm, disk, ctx)
+    disk.make.spec.host_ref = ObjectRef(name=host.name)
+    disk.make.spec.primary_storage_ref = ObjectRef(name=storage) if storage else None
+    return cast(Volume, await ctx.objects.create(disk.make))
+
+
+def _check_use(vm: VirtualMachine, disk: WantedDisk, volume: Volume, ctx: Context) -> None:
+    """May the VM use ``volume``? Raises Waiting or Terminal otherwise."""
     if volume.deleting:
         raise Waiting(f"an old volume {volume.name} is being deleted", reason="DeletingVolumes")
     if disk.make is not None and not made_by(vm, volume):
@@ -193,13 +209,7 @@ def _ours(vm: VirtualMachine, disk: WantedDisk, volume: Volume, host: Host, ctx:
             "delete it, or rename the VM or disk",
             reason="VolumeExists",
         )
-    if named(volume.spec.host_ref) != host.name:
-        raise Terminal(
-            f"volume {volume.name} is on host {named(volume.spec.host_ref)}, the VM on {host.name}",
-            reason="VolumeElsewhere",
-        )
     _refuse_shared(vm, volume, ctx)
-    return volume
 
 
 def _refuse_shared(vm: VirtualMachine, volume: Volume, ctx: Context) -> None:

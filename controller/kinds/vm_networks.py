@@ -17,7 +17,7 @@ from agents.wire import (
 from controller.errors import Exhausted, Terminal
 from controller.kinds.l2_network import bridge_name
 from controller.kinds.l3_network import ip_excluded, ip_ranges, ip_scope
-from controller.kinds.support import digest, on_host, reachable, together
+from controller.kinds.support import digest, on_host, on_host_if_there, reachable, together
 from controller.kinds.vm_model import (
     host_of,
     new_nics,
@@ -268,7 +268,7 @@ async def _unplug(scope: Scope[VirtualMachine], nics: Iterable[NicStatus], part:
         return
     for nic, l3 in _with_network(nics, ctx):
         args = VmNicArgs(nic=_wire(vm, nic, l3, ctx))
-        await on_host(scope, host, "vm.detach-nic", args, VmResult, part=part + nic.name)
+        await on_host_if_there(scope, host, "vm.detach-nic", args, part=part + nic.name)
 
 
 async def _release_claims(vm: VirtualMachine, nic: str, ctx: Context) -> None:
