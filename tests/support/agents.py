@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,9 @@ class AgentClient:
         sni: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """(status, JSON or bytes). body: JSON, or bytes as they are."""
+        """(status, JSON or bytes). body: JSON, or bytes (large: BytesIO) as they are."""
         url = f"https://{self.address}:{self.port}/v1/agents/{name}/{path}"
-        data = {"data": body} if isinstance(body, bytes) else {"json": body}
+        data = {"data": body} if isinstance(body, bytes | BytesIO) else {"json": body}
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
             session.request(

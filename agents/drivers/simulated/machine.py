@@ -172,6 +172,12 @@ class Machine:
             )
         network = _cidr(args.cidr)
         subnet = self.subnets.get(resource) or Subnet(args.bridge, args.cidr, args.dhcp_server)
+        if (subnet.bridge, subnet.cidr) != (args.bridge, args.cidr):
+            raise DriverError(
+                "conflict",
+                f"subnet {subnet.cidr} of network {resource} is on bridge {subnet.bridge}; "
+                f"release it before it becomes {args.cidr} on {args.bridge}",
+            )
         leases = dict(subnet.leases)
         if args.lease is not None:
             _check_lease(args.lease.mac, args.lease.ip, network, leases)
@@ -205,6 +211,10 @@ class Machine:
             return _result(there.power)
         if not args.disks:
             raise DriverError("invalid", f"VM {args.name} has no disk to boot from")
+        _check_distinct("device", [disk.device for disk in args.disks])
+        _check_distinct("volume", [disk.volume for disk in args.disks])
+        _check_distinct("MAC", [nic.mac for nic in args.nics])
+        _check_distinct("tap", [nic.device for nic in args.nics])
         for disk in args.disks:
             self._check_disk(resource, disk)
         for nic in args.nics:
@@ -259,6 +269,7 @@ class Machine:
         vm = self._vm(resource)
         if all(other.mac != nic.mac for other in vm.nics):
             self._check_nic(resource, nic)
+            _check_distinct("tap", [nic.device, *(other.device for other in vm.nics)])
             nics = [*vm.nics, Nic(nic.mac, nic.bridge, nic.device)]
             self.vms.put(resource, replace(vm, nics=nics))
         return _result(vm.power)
@@ -359,6 +370,12 @@ def _result(power: VmPower) -> VmResult:
 
 def _wrong_power(uid: str, vm: Domain, wanted: str) -> DriverError:
     return DriverError("conflict", f"VM {uid} is {vm.power}, not {wanted}")
+
+
+def _check_distinct(what: str, values: list[str]) -> None:
+    twice = next((value for value in values if values.count(value) > 1), None)
+    if twice is not None:
+        raise DriverError("conflict", f"{what} {twice} is given to the VM twice")
 
 
 def _no_dots(path: str) -> None:

@@ -272,8 +272,8 @@ def state(m: Machine) -> dict[str, dict[str, object]]:
 @given(st.lists(calls, max_size=40))
 @settings(max_examples=200, deadline=None)
 def test_twice_is_once_and_what_is_saved_is_all(sequence: list[tuple[Any, ...]]) -> None:
-    m = Machine(Capacity())
-    m.make_storage("/ks")
+    m = machine()
+    m.network_ensure("l3b", network(bridge="br1", bridge_id="br1"))
     saved = {(kind, key): record for kind, key, record in m.changes()}
     for call in sequence:
         before = state(m)
