@@ -158,6 +158,18 @@ IMMUTABLE_KEY = "x-kumulus-immutable"
 """Where the models' JSON schema carries our marks to ``crds.schema``, which resolves them."""
 
 
+Switch = Annotated[
+    Literal["Enabled", "Disabled"],
+    Field(description="Disabled: nothing new uses it; what does goes on."),
+]
+"""The state that a user gives to what others use."""
+
+Connection = Annotated[
+    Literal["", "Connecting", "Connected", "Disconnected"],
+    Field(description="Whether its agents answer."),
+]
+
+
 @dataclass(frozen=True)
 class Immutable:
     """Marks a field that may be set once: the CRD refuses a change with ``why`` (CEL).
@@ -262,31 +274,39 @@ class ObjectMeta(Model):
 class Condition(Model):
     """A metav1.Condition; ``type`` is one of Ready, Reconciling, Stalled (kstatus)."""
 
-    type: Annotated[str, Field(max_length=316)]
-    status: Literal["True", "False", "Unknown"]
-    reason: Annotated[str, Field(max_length=1024)]
-    message: Annotated[str, Field(max_length=32768)] = ""
-    observed_generation: int | None = None
-    last_transition_time: Timestamp | None = None
+    type: Annotated[str, Field(max_length=316, description="Ready, Reconciling or Stalled.")]
+    status: Literal["True", "False", "Unknown"] = Field(description="Does it hold?")
+    reason: Annotated[str, Field(max_length=1024, description="Why, in one CamelCase word.")]
+    message: Annotated[str, Field(max_length=32768, description="Why, and what helps.")] = ""
+    observed_generation: int | None = Field(
+        default=None, description="The spec's generation that this is about."
+    )
+    last_transition_time: Timestamp | None = Field(
+        default=None, description="When status changed last."
+    )
 
 
 class WorkflowFailure(Model):
-    step: str
-    reason: str
-    message: str
+    """Why a flow was, or is being, rolled back."""
+
+    step: str = Field(description="The step that failed.")
+    reason: str = Field(description="Why, in one CamelCase word.")
+    message: str = Field(description="Why, and what helps.")
 
 
 class WorkflowStatus(Model):
     """Where a running flow is. Absent when no flow runs."""
 
-    name: str
+    name: str = Field(description="The flow.")
     run_id: str = Field(description="Names this run; agents' operations are keyed by it.")
-    phase: Literal["Running", "RollingBack", "RolledBack"] = "Running"
-    step: str = ""
+    phase: Literal["Running", "RollingBack", "RolledBack"] = Field(
+        default="Running", description="Which way it goes."
+    )
+    step: str = Field(default="", description="The step that is at work.")
     progress: str = Field(default="", description="For people: step 3 of 9.")
-    retries: int = 0
+    retries: int = Field(default=0, description="How often the step was tried again.")
     generation: int = Field(default=0, description="The spec's generation that the run serves.")
-    started_at: Timestamp | None = None
+    started_at: Timestamp | None = Field(default=None, description="When the run began.")
     step_started_at: Timestamp | None = Field(
         default=None, description="When the step began; its timeout counts from here."
     )
@@ -296,10 +316,18 @@ class WorkflowStatus(Model):
 class BaseStatus(Model):
     """What every status has. ``state`` is ZStack's, a subclass narrows it to its states."""
 
-    observed_generation: int = 0
-    state: str = ""
-    conditions: Annotated[list[Condition], Field(max_length=16), ListMap("type")] = []
-    last_operation_time: Timestamp | None = None
+    observed_generation: int = Field(
+        default=0, description="The spec's generation that this status is about."
+    )
+    state: str = Field(default="", description="Where it is in its life.")
+    conditions: Annotated[
+        list[Condition],
+        Field(max_length=16, description="Ready, Reconciling and Stalled, as kstatus has them."),
+        ListMap("type"),
+    ] = []
+    last_operation_time: Timestamp | None = Field(
+        default=None, description="When this status changed last."
+    )
     workflow: WorkflowStatus | None = None
 
 

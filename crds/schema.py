@@ -16,7 +16,16 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from crds.base import GROUP, IMMUTABLE_KEY, RULES_KEY, SUFFIXES, VERSION, KindInfo, Resource
+from crds.base import (
+    GROUP,
+    IMMUTABLE_KEY,
+    RULES_KEY,
+    SUFFIXES,
+    VERSION,
+    BaseStatus,
+    KindInfo,
+    Resource,
+)
 from crds.refs import REF_KEY, ObjectRef
 
 Schema = dict[str, Any]
@@ -202,7 +211,12 @@ def _has_defaults(schema: Schema) -> bool:
 
 
 def _status(schema: Schema) -> Schema:
-    """A status has bounds but no defaults: it holds what a controller wrote, nothing else."""
+    """A status has bounds but no defaults: it holds what a controller wrote, nothing else.
+
+    A field that a kind narrows keeps what BaseStatus says of it.
+    """
+    for name, common in marked(BaseStatus)["properties"].items():
+        schema["properties"][name].setdefault("description", common.get("description", ""))
 
     def visit(node: Schema) -> None:
         if _unbounded_by(node) == "maxLength":

@@ -6,7 +6,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, ListMap, Quantity, Resource
+from crds.base import (
+    BaseSpec,
+    BaseStatus,
+    Column,
+    Connection,
+    Immutable,
+    KindInfo,
+    ListMap,
+    Quantity,
+    Resource,
+    Switch,
+)
 from crds.refs import ObjectRef, Ref
 
 
@@ -16,9 +27,11 @@ class BackupStorageSpec(BaseSpec):
         Field(max_length=64, description="Zones that use it; none: every zone."),
         ListMap("name"),
     ] = []
-    type: Annotated[Literal["HTTP"], Immutable("the images would have to move; create another")] = (
-        "HTTP"
-    )
+    type: Annotated[
+        Literal["HTTP"],
+        Field(description="HTTP: a directory that an agent serves."),
+        Immutable("the images would have to move; create another"),
+    ] = "HTTP"
     management_ip: Annotated[
         str, Field(min_length=1, max_length=253, description="Where its agent listens.")
     ]
@@ -30,17 +43,17 @@ class BackupStorageSpec(BaseSpec):
         Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=1024, description="Images' directory."),
         Immutable("images are stored there; create another backup storage"),
     ]
-    state: Literal["Enabled", "Disabled"] = "Enabled"
+    state: Switch = "Enabled"
     reserved_capacity: Quantity | None = Field(default=None, description="Absent: 1Gi.")
 
 
 class BackupStorageStatus(BaseStatus):
     state: Literal["", "Enabled", "Disabled", "Deleting"] = ""
-    status: Literal["", "Connecting", "Connected", "Disconnected"] = ""
-    total_capacity: str = ""
-    available_capacity: str = ""
-    agent_version: str = ""
-    missed_pings: int = 0
+    status: Connection = ""
+    total_capacity: str = Field(default="", description="A quantity.")
+    available_capacity: str = Field(default="", description="Free for images, a quantity.")
+    agent_version: str = Field(default="", description="Of its agent.")
+    missed_pings: int = Field(default=0, description="In a row.")
 
 
 class BackupStorage(Resource):

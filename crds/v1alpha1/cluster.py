@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource, Switch
 from crds.refs import ObjectRef, Ref
 
 
@@ -14,15 +14,15 @@ class ClusterSpec(BaseSpec):
     zone_ref: Annotated[
         ObjectRef, Ref("Zone", on_delete="cascade"), Immutable("a cluster stays in its zone")
     ]
-    state: Annotated[Literal["Enabled", "Disabled"], Field(description="Disabled: no new VMs.")] = (
-        "Enabled"
-    )
+    state: Switch = "Enabled"
     hypervisor_type: Annotated[
         Literal["KVM", "Simulator"],
+        Field(description="What its hosts run VMs with; Simulator only pretends."),
         Immutable("hosts were added for this hypervisor; create another cluster"),
     ] = "KVM"
     architecture: Annotated[
         Literal["x86_64", "aarch64"],
+        Field(description="Of its hosts' processors."),
         Immutable("hosts were added for this architecture; create another cluster"),
     ] = "x86_64"
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource
+from pydantic import Field
+
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource, Switch
 
 
 class DiskOfferingSpec(BaseSpec):
-    size: Annotated[Quantity, Immutable("volumes were sold with it; create another offering")]
-    state: Literal["Enabled", "Disabled"] = "Enabled"
+    size: Annotated[Quantity, Immutable("volumes were sold with it; create another offering")] = (
+        Field(description="Of a volume, in bytes.")
+    )
+    state: Switch = "Enabled"
 
 
 class DiskOfferingStatus(BaseStatus):

@@ -10,6 +10,7 @@ from crds.base import (
     BaseSpec,
     BaseStatus,
     Column,
+    Connection,
     Immutable,
     KindInfo,
     Quantity,
@@ -43,23 +44,23 @@ class HostSpec(BaseSpec):
 
 class HostStatus(BaseStatus):
     state: Literal["", "Enabled", "Disabled", "PreMaintenance", "Maintenance", "Deleting"] = ""
-    status: Literal["", "Connecting", "Connected", "Disconnected"] = ""
+    status: Connection = ""
     cpu: int = Field(default=0, description="Physical CPUs (threads).")
-    cpu_sockets: int = 0
-    cpu_model: str = ""
+    cpu_sockets: int = Field(default=0, description="Physical processors.")
+    cpu_model: str = Field(default="", description="As the processor names itself.")
     memory: str = Field(default="", description="Physical memory, a quantity.")
     available_cpu: int = Field(default=0, description="vCPUs left, after over-provisioning.")
-    available_memory: str = ""
-    architecture: str = ""
-    operating_system: str = ""
-    kernel: str = ""
+    available_memory: str = Field(default="", description="Not yet promised to VMs, a quantity.")
+    architecture: str = Field(default="", description="Of its processors.")
+    operating_system: str = Field(default="", description="Its name and version.")
+    kernel: str = Field(default="", description="Its release.")
     hypervisor: str = Field(default="", description="KVM, QEMU (TCG) or Simulator.")
-    hypervisor_version: str = ""
-    agent_version: str = ""
+    hypervisor_version: str = Field(default="", description="Of KVM, QEMU or the simulator.")
+    agent_version: str = Field(default="", description="Of its agent.")
     boot_id: str = Field(default="", description="Changes when the host restarts.")
     vms: int = Field(default=0, description="VMs placed here.")
-    missed_pings: int = 0
-    connected_at: Timestamp | None = None
+    missed_pings: int = Field(default=0, description="In a row; three disconnect it.")
+    connected_at: Timestamp | None = Field(default=None, description="When it connected last.")
 
 
 class Host(Resource):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource, Switch
 from crds.refs import ObjectRef, Ref
 
 
@@ -37,18 +37,27 @@ class ImageSpec(BaseSpec):
     ) = None
     media_type: Annotated[
         Literal["RootVolumeTemplate", "DataVolumeTemplate", "ISO"],
+        Field(description="What it is made for."),
         Immutable("create another image"),
     ] = "RootVolumeTemplate"
-    format: Annotated[Literal["qcow2", "raw", "iso"], Immutable("create another image")] = "qcow2"
-    platform: Literal["Linux", "Windows", "Other"] = "Linux"
-    architecture: Annotated[Literal["x86_64", "aarch64"], Immutable("create another image")] = (
-        "x86_64"
+    format: Annotated[
+        Literal["qcow2", "raw", "iso"],
+        Field(description="Of the file at the URL."),
+        Immutable("create another image"),
+    ] = "qcow2"
+    platform: Literal["Linux", "Windows", "Other"] = Field(
+        default="Linux", description="What the guest is; the devices it is given suit it."
     )
-    guest_os: Annotated[str, Field(max_length=128)] | None = None
+    architecture: Annotated[
+        Literal["x86_64", "aarch64"],
+        Field(description="Hosts of another one do not run it."),
+        Immutable("create another image"),
+    ] = "x86_64"
+    guest_os: Annotated[str, Field(max_length=128)] | None = Field(
+        default=None, description="The guest's name and version, for people."
+    )
     virtio: bool = Field(default=True, description="The guest has virtio drivers.")
-    state: Annotated[Literal["Enabled", "Disabled"], Field(description="Disabled: no new VMs.")] = (
-        "Enabled"
-    )
+    state: Switch = "Enabled"
 
 
 class ImageStatus(BaseStatus):

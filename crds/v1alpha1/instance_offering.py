@@ -6,19 +6,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource
+from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource, Switch
 
 
 class InstanceOfferingSpec(BaseSpec):
     cpu: Annotated[
-        int, Field(ge=1, le=1024), Immutable("VMs were sold with it; create another offering")
+        int,
+        Field(ge=1, le=1024, description="Virtual CPUs."),
+        Immutable("VMs were sold with it; create another offering"),
     ]
-    memory: Annotated[Quantity, Immutable("VMs were sold with it; create another offering")]
+    memory: Annotated[Quantity, Immutable("VMs were sold with it; create another offering")] = (
+        Field(description="Of a VM, in bytes.")
+    )
     allocator_strategy: Annotated[str, Field(max_length=63)] = Field(
         default="LeastVmPreferred",
         description="LeastVmPreferred, LastHostPreferred, Designated or a plugin's name.",
     )
-    state: Literal["Enabled", "Disabled"] = "Enabled"
+    state: Switch = "Enabled"
 
 
 class InstanceOfferingStatus(BaseStatus):

@@ -19,7 +19,11 @@ class L2NetworkSpec(BaseSpec):
         Field(max_length=64, description="Clusters whose hosts carry it."),
         ListMap("name"),
     ] = []
-    type: Annotated[Literal["NoVlan"], Immutable("create another network")] = "NoVlan"
+    type: Annotated[
+        Literal["NoVlan"],
+        Field(description="NoVlan: untagged frames."),
+        Immutable("create another network"),
+    ] = "NoVlan"
     physical_interface: (
         Annotated[
             str,

@@ -20,27 +20,37 @@ from crds.base import (
     KindInfo,
     Model,
     Resource,
+    Switch,
 )
 from crds.refs import ObjectRef, Ref
+
+_DOMAIN = r"^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"
 
 
 class IPRange(Model):
     """Addresses from start to end, both included."""
 
-    start: IPv4
-    end: IPv4
+    start: IPv4 = Field(description="The first address.")
+    end: IPv4 = Field(description="The last address.")
 
 
 class DHCP(Model):
+    """How hosts give VMs their addresses."""
+
     enabled: bool = Field(default=True, description="Hosts answer DHCP for their VMs.")
-    lease_seconds: Annotated[int, Field(ge=120, le=31536000)] = 86400
+    lease_seconds: Annotated[
+        int, Field(ge=120, le=31536000, description="After which a guest asks again.")
+    ] = 86400
 
 
 class L3NetworkSpec(BaseSpec):
     l2_network_ref: Annotated[
         ObjectRef, Ref("L2Network", on_delete="cascade"), Immutable("a subnet stays on its network")
     ]
-    category: Literal["Public", "Private", "System"] = "Private"
+    category: Literal["Public", "Private", "System"] = Field(
+        default="Private",
+        description="Public: reached from outside. System: for the cloud itself, not for VMs.",
+    )
     cidr: Annotated[
         IPv4Subnet, Immutable("VMs have addresses in it; create another L3 network")
     ] = Field(description="The subnet, /8 to /30: 10.0.0.0/24.")
@@ -49,11 +59,13 @@ class L3NetworkSpec(BaseSpec):
         Field(max_length=32, description="Addresses to give out; none: all but the gateway."),
     ] = []
     gateway: IPv4 | None = Field(default=None, description="Absent: VMs get no default route.")
-    dns: Annotated[list[IPv4], Field(max_length=8)] = []
-    dns_domain: Annotated[str, Field(max_length=253)] | None = None
-    mtu: Annotated[int, Field(ge=576, le=9216)] = 1500
+    dns: Annotated[list[IPv4], Field(max_length=8, description="Name servers for VMs.")] = []
+    dns_domain: Annotated[str, Field(max_length=253, pattern=_DOMAIN)] | None = Field(
+        default=None, description="Where VMs look up short names."
+    )
+    mtu: Annotated[int, Field(ge=576, le=9216, description="Largest packet, in bytes.")] = 1500
     dhcp: DHCP = DHCP()
-    state: Literal["Enabled", "Disabled"] = "Enabled"
+    state: Switch = "Enabled"
 
     @model_validator(mode="after")
     def _addresses_fit(self) -> Self:
@@ -93,8 +105,8 @@ def usable(address: IPv4Address, network: IPv4Network) -> bool:
 
 class L3NetworkStatus(BaseStatus):
     state: Literal["", "Enabled", "Disabled", "Deleting"] = ""
-    total_ips: int = 0
-    used_ips: int = 0
+    total_ips: int = Field(default=0, description="Addresses to give out.")
+    used_ips: int = Field(default=0, description="Addresses given out.")
     dhcp_server: str = Field(default="", description="The address DHCP answers from.")
 
 

@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, ListMap, Quantity, Resource
+from crds.base import (
+    BaseSpec,
+    BaseStatus,
+    Column,
+    Connection,
+    Immutable,
+    KindInfo,
+    ListMap,
+    Quantity,
+    Resource,
+)
 from crds.refs import ObjectRef, Ref
 
 
@@ -19,15 +29,20 @@ class PrimaryStorageSpec(BaseSpec):
         Field(max_length=64, description="Clusters whose hosts use it."),
         ListMap("name"),
     ] = []
-    type: Annotated[Literal["Local"], Immutable("the data would have to move; create another")] = (
-        "Local"
-    )
+    type: Annotated[
+        Literal["Local"],
+        Field(description="Local: a directory on each host."),
+        Immutable("the data would have to move; create another"),
+    ] = "Local"
     path: Annotated[
         str,
         Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=1024, description="On each host."),
         Immutable("volumes are stored there; create another primary storage"),
     ]
-    state: Literal["Enabled", "Disabled", "Maintenance"] = "Enabled"
+    state: Annotated[
+        Literal["Enabled", "Disabled", "Maintenance"],
+        Field(description="Disabled: no new volumes. Maintenance: VMs that use it are stopped."),
+    ] = "Enabled"
     reserved_capacity: Quantity | None = Field(
         default=None, description="Kept free on each host; absent: 1Gi."
     )
@@ -35,9 +50,9 @@ class PrimaryStorageSpec(BaseSpec):
 
 class PrimaryStorageStatus(BaseStatus):
     state: Literal["", "Enabled", "Disabled", "Maintenance", "Deleting"] = ""
-    status: Literal["", "Connecting", "Connected", "Disconnected"] = ""
+    status: Connection = ""
     hosts: int = Field(default=0, description="Connected hosts that serve it.")
-    total_capacity: str = ""
+    total_capacity: str = Field(default="", description="Of all hosts, a quantity.")
     available_capacity: str = Field(default="", description="Not yet promised to volumes.")
 
 

@@ -33,6 +33,8 @@ State = Literal[
 
 
 class RootDisk(Model):
+    """The disk that the guest boots from; made from the image."""
+
     size: Quantity | None = Field(default=None, description="Absent: the offering's or image's.")
     disk_offering_ref: Annotated[ObjectRef, Ref("DiskOffering", on_delete="keep")] | None = None
     primary_storage_ref: Annotated[ObjectRef, Ref("PrimaryStorage", on_delete="cascade")] | None = (
@@ -43,17 +45,19 @@ class RootDisk(Model):
 class DataDisk(Model):
     """A data disk: an existing Volume, or a new one from an offering or a size."""
 
-    name: DiskName
+    name: DiskName = Field(description="Unique in the VM; a new volume is called <vm>-<name>.")
     volume_ref: Annotated[ObjectRef, Ref("Volume", on_delete="detach", wait=False)] | None = None
     disk_offering_ref: Annotated[ObjectRef, Ref("DiskOffering", on_delete="keep")] | None = None
-    size: Quantity | None = None
+    size: Quantity | None = Field(default=None, description="Of a new, empty disk.")
     delete_with_vm: bool = Field(
         default=False, description="A new disk outlives the VM unless this is set."
     )
 
 
 class Nic(Model):
-    name: DiskName
+    """A network interface."""
+
+    name: DiskName = Field(description="Unique in the VM.")
     l3_network_ref: Annotated[ObjectRef, Ref("L3Network", on_delete="detach")]
     ip: IPv4 | None = Field(
         default=None, description="A static address; absent: the next free one."
@@ -64,6 +68,8 @@ class Nic(Model):
 
 
 class Placement(Model):
+    """Where it may run; absent: anywhere that fits."""
+
     host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop", wait=False)] | None = None
     cluster_ref: Annotated[ObjectRef, Ref("Cluster", on_delete="stop", wait=False)] | None = None
     zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade", wait=False)] | None = None
@@ -79,7 +85,9 @@ class VirtualMachineSpec(BaseSpec):
              "has(d.diskOfferingRef)].filter(x, x).size() == 1)",
              "each data disk takes one of volumeRef, diskOfferingRef and size", "dataDisks"),
     )  # fmt: skip
-    power_state: Literal["Running", "Stopped", "Paused"] = "Running"
+    power_state: Literal["Running", "Stopped", "Paused"] = Field(
+        default="Running", description="What it shall be; status.state says what it is."
+    )
     restarted_at: Timestamp | None = Field(
         default=None, description="Set it to now to reboot a running VM once."
     )
@@ -98,15 +106,21 @@ class VirtualMachineSpec(BaseSpec):
     root_disk: Annotated[RootDisk, Immutable("the root disk exists; it cannot change yet")] = (
         RootDisk()
     )
-    data_disks: Annotated[list[DataDisk], Field(max_length=24), ListMap("name")] = []
-    nics: Annotated[list[Nic], Field(max_length=16), ListMap("name")] = []
+    data_disks: Annotated[
+        list[DataDisk], Field(max_length=24, description="Beside the root disk."), ListMap("name")
+    ] = []
+    nics: Annotated[
+        list[Nic],
+        Field(max_length=16, description="In the order the guest sees them."),
+        ListMap("name"),
+    ] = []
     placement: Placement = Placement()
     user_data: Annotated[str, Field(max_length=65536)] | None = Field(
         default=None, description="cloud-init user data (NoCloud); read at the next start."
     )
     hostname: (
         Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)] | None
-    ) = None
+    ) = Field(default=None, description="Of the guest, by DHCP and cloud-init; absent: the VM's.")
 
     @model_validator(mode="after")
     def _no_doubles(self) -> Self:
@@ -133,17 +147,21 @@ def _doubles(spec: VirtualMachineSpec) -> Iterator[tuple[str, str]]:
 
 
 class NicStatus(Model):
-    name: str
+    """A network interface as it is."""
+
+    name: str = Field(description="As in the spec.")
     l3_network_ref: Annotated[ObjectRef, Ref("L3Network", on_delete="detach")]
-    mac: str = ""
-    ip: str = ""
+    mac: str = Field(default="", description="Its hardware address.")
+    ip: str = Field(default="", description="Its address, reserved as long as it is here.")
     device: str = Field(default="", description="The tap on the host.")
 
 
 class DiskStatus(Model):
-    name: str
+    """A disk as it is."""
+
+    name: str = Field(description="As in the spec; the root disk is called root.")
     volume_ref: Annotated[ObjectRef, Ref("Volume", on_delete="detach")]
-    root: bool = False
+    root: bool = Field(default=False, description="The guest boots from it.")
     owned: bool = Field(default=False, description="Deleted with the VM.")
     device: str = Field(default="", description="Target in the guest: vda, vdb, …")
 
@@ -160,11 +178,13 @@ class VirtualMachineStatus(BaseStatus):
         Field(default=None, description="Where its root disk is.")
     )
     ip: str = Field(default="", description="The first NIC's address.")
-    nics: list[NicStatus] = []
-    disks: list[DiskStatus] = []
+    nics: list[NicStatus] = Field(default=[], description="Its network interfaces.")
+    disks: list[DiskStatus] = Field(default=[], description="Its disks, the root disk first.")
     cpu: int = Field(default=0, description="vCPUs it was started with.")
-    memory: str = ""
-    restarted_at: Timestamp | None = None
+    memory: str = Field(default="", description="It was started with, a quantity.")
+    restarted_at: Timestamp | None = Field(
+        default=None, description="The spec's restartedAt that was carried out last."
+    )
     excluded_hosts: list[str] = Field(
         default=[], description="Hosts where this start failed; tried no more until the next."
     )

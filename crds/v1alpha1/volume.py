@@ -17,7 +17,11 @@ class VolumeSpec(BaseSpec):
             "give a size, a diskOfferingRef or an imageRef",
         ),
     )
-    type: Annotated[Literal["Root", "Data"], Immutable("create another volume")] = "Data"
+    type: Annotated[
+        Literal["Root", "Data"],
+        Field(description="Root: a VM boots from it. Data: any VM can take it."),
+        Immutable("create another volume"),
+    ] = "Data"
     primary_storage_ref: (
         Annotated[
             ObjectRef,
@@ -65,9 +69,9 @@ class VolumeStatus(BaseStatus):
         "", "NotInstantiated", "Creating", "Ready", "Deleting", "Error", "Unavailable"
     ] = ""
     size: str = Field(default="", description="A quantity.")
-    bytes: int = 0
+    bytes: int = Field(default=0, description="The size that the guest sees.")
     path: str = Field(default="", description="On the host.")
-    format: str = ""
+    format: str = Field(default="", description="Of the file.")
     host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop")] | None = Field(
         default=None, description="The host whose disk holds the data now."
     )

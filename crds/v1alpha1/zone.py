@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, KindInfo, Resource
+from crds.base import BaseSpec, BaseStatus, Column, KindInfo, Resource, Switch
 
 
 class ZoneSpec(BaseSpec):
-    state: Annotated[Literal["Enabled", "Disabled"], Field(description="Disabled: no new VMs.")] = (
-        "Enabled"
-    )
+    state: Switch = "Enabled"
     default: bool = Field(default=False, description="Used where no zone is named.")
 
 
