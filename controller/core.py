@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -39,18 +38,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_PAUSE = 5.0
-GC_THRESHOLD = 50_000
 
 
 @dataclass
 class Core:
-    """Make it within the loop; give it ``connect``-ed outside parts by ``equip``; ``run`` it."""
+    """Make it within the loop, ``equip`` it, ``run`` it. ``on_synced``: once all is loaded."""
 
     settings: Settings
     registry: Registry
     api: Api
     identity: str
     clock: Clock
+    on_synced: Callable[[], None] = lambda: None
     member: SingleMember = field(default_factory=SingleMember)
     synced: bool = field(default=False, init=False)
 
@@ -144,10 +143,7 @@ class Core:
     async def _fill(self) -> None:
         await patiently("waiting for the kinds", self._check_kinds)
         await patiently("waiting for the API server", self.comparison.fill)
-        # What was loaded so far stays: the collector need not look at it again and again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 20)
+        self.on_synced()
         self.synced = True
         log.info("synced", extra={"objects": len(self._keys())})
 

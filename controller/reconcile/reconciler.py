@@ -227,7 +227,7 @@ class Reconciler:
         finding = Finding("invalid", "InvalidSpec", f"{entry.invalid}; correct the manifest")
         raw = orjson.loads(entry.raw)
         before, obj = Unparsed.of(raw), Unparsed.of(raw)
-        return await self._report(key, before, obj, finding)  # type: ignore[arg-type]
+        return await self._report(key, before, obj, finding)
 
 
 def _mark_deleting(obj: Resource) -> None:

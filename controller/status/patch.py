@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
+_SORTED = orjson.OPT_SORT_KEYS
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
 
 
@@ -31,5 +34,7 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal as JSON: 1 is not true, 1 is 1.0."""
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    """Equal as JSON: 1 is not true, at any depth."""
+    if one != other:
+        return False
+    return orjson.dumps(one, option=_SORTED) == orjson.dumps(other, option=_SORTED)

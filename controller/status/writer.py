@@ -15,16 +15,14 @@ from controller.keys import Key
 from controller.reconcile.actuator import Clock
 from controller.status.patch import compact, merge_patch
 from controller.watch.store import key_of
-from crds.base import BaseStatus, Condition, Model, ObjectMeta, Resource
+from crds.base import BaseStatus, Resource
 
 TRIES = 4
 
 
-class Unparsed(Model):
+class Unparsed(Resource):
     """An object whose spec or status its model refuses: enough of it to say so in its status."""
 
-    kind: str
-    metadata: ObjectMeta
     spec: Any = None
     status: BaseStatus = BaseStatus()
 
@@ -34,17 +32,6 @@ class Unparsed(Model):
             return cls.model_validate(raw)
         except ValidationError:
             return cls.model_validate({**raw, "status": {}})
-
-    def condition(self, kind: str) -> Condition | None:
-        return next((c for c in self.status.conditions if c.type == kind), None)
-
-    @property
-    def deleting(self) -> bool:
-        return self.metadata.deletion_timestamp is not None
-
-    @property
-    def uid(self) -> str:
-        return self.metadata.uid
 
 
 class Sender(Protocol):
@@ -95,8 +82,7 @@ class StatusWriter:
         raw = await self._objects.refresh(key_of(before))
         if raw is None or raw["metadata"]["uid"] != before.uid:
             raise Conflict("the object was deleted meanwhile")
-        now = type(before).model_validate({**raw, "spec": before.spec})
-        if merge_patch(status_of(before), status_of(now)):
+        if merge_patch(status_of(before), _status_in(raw, before)):
             raise Conflict("somebody else wrote the status; is another controller at work?")
         return str(raw["metadata"]["resourceVersion"])
 
@@ -104,6 +90,14 @@ class StatusWriter:
 def status_of(obj: Resource) -> dict[str, Any]:
     """The status as it goes over the wire, without what is empty."""
     return compact(obj.status.wire())
+
+
+def _status_in(raw: Mapping[str, Any], before: Resource) -> dict[str, Any]:
+    """The status in what the API sent, as status_of() puts it; the spec may be any by now."""
+    try:
+        return status_of(type(before).model_validate({**raw, "spec": before.spec}))
+    except ValidationError:
+        return status_of(Unparsed.of(raw))
 
 
 def _now(clock: Clock) -> str:
