@@ -66,8 +66,8 @@ class Violation:
 
     With ``field`` (a path such as ``spec.nics[0].ip``) the server answers 422 Invalid and lists
     the violation among the causes. Without it the answer is 403 Forbidden with the message alone.
-    ``reason`` is a cause type of metav1: FieldValueInvalid, FieldValueRequired, FieldValueForbidden,
-    FieldValueNotFound, FieldValueDuplicate, FieldValueNotSupported.
+    ``reason`` is a cause type of metav1: FieldValueInvalid, FieldValueRequired,
+    FieldValueForbidden, FieldValueNotFound, FieldValueDuplicate, FieldValueNotSupported.
     """
 
     message: str

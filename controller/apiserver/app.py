@@ -1,0 +1,154 @@
+"""Start the embedded API server.
+
+::
+
+    server = await serve(ApiServerConfig(data_dir=Path(".kumulus"), port=6443))
+    …  # server.kubeconfig is what kubectl needs
+    await server.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from common import pki, web
+from controller.apiserver import auth
+from controller.apiserver.admission import Admission, User
+from controller.apiserver.builtins import builtins
+from controller.apiserver.catalog import Catalog
+from controller.apiserver.collector import Collector
+from controller.apiserver.definitions import Definitions
+from controller.apiserver.errors import ApiError
+from controller.apiserver.http import Gate, HttpApi
+from controller.apiserver.kubeconfig import write_kubeconfig
+from controller.apiserver.registry import Registry, WriteOptions
+from controller.apiserver.store import Store
+from controller.apiserver.store.log import Synchronous
+from controller.apiserver.store.store import Limits
+from controller.apiserver.verbs import Verbs
+
+_log = logging.getLogger(__name__)
+_FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+@dataclass
+class ApiServerConfig:
+    """How to run the server.
+
+    data_dir: holds ``apiserver.db``, ``pki/`` (the CA) and ``kubeconfig``. port 0: any free one.
+    synchronous: FULL survives power loss, NORMAL kill -9 alone, OFF is for tests. body_limit:
+    bytes. compact_seconds: how often old history is dropped.
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 6443
+    port_flag: str = "--api-port"
+    admission: Admission | None = None
+    tokens: auth.Tokens | None = None
+    authorizer: auth.Authorizer = field(default_factory=auth.members_only)
+    synchronous: Synchronous = "FULL"
+    limits: Limits = field(default_factory=Limits)
+    compact_seconds: float = 60.0
+    body_limit: int = 3 * 2**20
+    dns: tuple[str, ...] = ("localhost", "kubernetes", "kubernetes.default.svc")
+    pki_dir: Path | None = None
+    kubeconfig: Path | None = None
+
+
+@dataclass
+class RunningServer:
+    """A server that answers. ``url`` is https; ``kubeconfig`` is the admin's."""
+
+    url: str
+    port: int
+    kubeconfig: Path
+    authority: pki.Authority
+    admin: pki.CertPair
+    store: Store
+    _web: web.Server
+    _collector: Collector
+    _compaction: asyncio.Task[None]
+
+    async def close(self) -> None:
+        """Answer what is under way, commit, end. Watches are closed."""
+        self._compaction.cancel()
+        await asyncio.gather(self._compaction, return_exceptions=True)
+        self.store.end_subscriptions()
+        await self._web.close()
+        await self._collector.stop()
+        await self.store.close()
+
+
+async def serve(config: ApiServerConfig) -> RunningServer:
+    """Start; answers requests when it returns. Raises web.PortTaken and CorruptStore."""
+    store = Store(config.data_dir / "apiserver.db", config.synchronous, config.limits)
+    await store.start()
+    async with contextlib.AsyncExitStack() as undo:
+        undo.push_async_callback(store.close)
+        catalog = Catalog()
+        catalog.add(builtins())
+        Definitions(store, catalog).start()
+        registry = Registry(store, catalog, config.admission)
+        await _first_objects(store, registry, catalog)
+        collector = Collector(store, catalog, registry)
+        collector.start()
+        undo.push_async_callback(collector.stop)
+        authority, server_pair, admin = _certificates(config)
+        gate = Gate(config.tokens, config.authorizer, config.body_limit)
+        api = HttpApi(catalog, Verbs(store, registry), gate, lambda: True)
+        context = pki.server_context(
+            server_pair, authority.ca, client_certificates="optional"
+        )
+        running = await web.serve(
+            api.application(), config.host, config.port, ssl_context=context, flag=config.port_flag
+        )
+        undo.pop_all()
+    url = f"https://{config.host}:{running.port}"
+    kubeconfig = write_kubeconfig(
+        config.kubeconfig or config.data_dir / "kubeconfig", url, authority.ca, admin
+    )
+    compaction = asyncio.create_task(
+        _compact_forever(store, config.compact_seconds), name="apiserver-compaction"
+    )
+    _log.info("API server ready", extra={"url": url, "version": store.version})
+    return RunningServer(
+        url, running.port, kubeconfig, authority, admin, store, running, collector, compaction
+    )
+
+
+def _certificates(
+    config: ApiServerConfig,
+) -> tuple[pki.Authority, pki.CertPair, pki.CertPair]:
+    directory = config.pki_dir or config.data_dir / "pki"
+    authority = pki.Authority.create(directory)
+    server = authority.issue(
+        directory, "apiserver", common_name="kumulus-apiserver", dns=config.dns,
+        ips=(config.host,), server=True,
+    )  # fmt: skip
+    admin = authority.issue(
+        directory, "admin", common_name="admin", organizations=(auth.MASTERS,), client=True
+    )
+    return authority, server, admin
+
+
+async def _first_objects(store: Store, registry: Registry, catalog: Catalog) -> None:
+    namespaces = catalog.get("", "v1", "namespaces")
+    assert namespaces is not None
+    options = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})))
+    for name in _FIRST_NAMESPACES:
+        wire = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        with contextlib.suppress(ApiError):  # it is there already
+            await registry.create(namespaces, "", wire, options)
+
+
+async def _compact_forever(store: Store, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        store.compact()
+
+

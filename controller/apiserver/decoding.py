@@ -1,0 +1,206 @@
+"""From bytes to an object that fits its resource: parsed, pruned, defaulted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from controller.apiserver import errors, meta
+from controller.apiserver.catalog import Resource
+from controller.apiserver.schema import checks, structural
+from controller.apiserver.schema.structural import MISSING
+
+Wire = dict[str, Any]
+FieldValidation = Literal["Ignore", "Warn", "Strict"]
+_TOP = frozenset({"apiVersion", "kind", "metadata"})
+
+
+@dataclass
+class Decoded:
+    """An object and what is odd about the bytes it came from (unknown and duplicate fields)."""
+
+    wire: Wire
+    oddities: list[str] = field(default_factory=list)
+
+
+def parse(raw: bytes, kind: str) -> Wire:
+    """JSON that is an object. Raises ApiError (400)."""
+    try:
+        found = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        shown = raw[:64].decode(errors="replace") or "<empty>"
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get "
+            f"version/kind; json parse error: {_go_error(raw, error)} ({shown})"
+        ) from None
+    if not isinstance(found, dict):
+        raise errors.bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): couldn't get "
+            "version/kind; json parse error: json: cannot unmarshal the value into an object"
+        )
+    return found
+
+
+def _go_error(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    return "unexpected end of JSON input" if error.pos >= len(raw) else str(error)
+
+
+def duplicates(raw: bytes, parsed: Any) -> list[str]:
+    """Paths of keys that stand twice in one object.
+
+    A parsed object has lost them, so it has fewer quotes than its text: only then (or where the
+    text has escapes that would hide it) is the text read again, slowly.
+    """
+    if b"\\" not in raw and raw.count(b'"') == orjson.dumps(parsed).count(b'"'):
+        return []
+    found: list[str] = []
+
+    def hook(pairs: list[tuple[str, Any]]) -> _Pairs:
+        return _Pairs(pairs)
+
+    try:
+        tree = json.loads(raw, object_pairs_hook=hook)
+    except (ValueError, RecursionError):
+        return []
+    _find_duplicates(tree, "", found)
+    return found
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as its text has it."""
+
+
+def _find_duplicates(value: Any, path: str, found: list[str]) -> None:
+    if isinstance(value, _Pairs):
+        seen = set()
+        for key, item in value:
+            where = f"{path}.{key}" if path else key
+            if key in seen:
+                found.append(f'duplicate field "{where}"')
+            seen.add(key)
+            _find_duplicates(item, where, found)
+    elif isinstance(value, list):
+        for at, item in enumerate(value):
+            _find_duplicates(item, f"{path}[{at}]", found)
+
+
+def check_type(resource: Resource, wire: Wire) -> None:
+    """apiVersion and kind must be the resource's; built-in kinds may leave them out."""
+    if not resource.custom:
+        wire.setdefault("kind", resource.kind)
+        wire.setdefault("apiVersion", resource.api_version)
+    for key, name in (("kind", "Kind"), ("apiVersion", "apiVersion")):
+        if not isinstance(wire.get(key), str) or not wire[key]:
+            shown = errors.render(wire)[:200]
+            raise errors.bad_request(
+                f"the object provided is unrecognized (must be of type {resource.kind}): Object "
+                f"'{name}' is missing in '{shown}'"
+            )
+    if wire["apiVersion"] != resource.api_version:
+        raise errors.bad_request(
+            f"the API version in the data ({wire['apiVersion']}) does not match the expected API "
+            f"version ({resource.api_version})"
+        )
+    if wire["kind"] != resource.kind:
+        if resource.custom:
+            name = str((wire.get("metadata") or {}).get("name", ""))
+            problem = errors.invalid("kind", wire["kind"], f"must be {resource.kind}")
+            raise errors.invalid_object(resource.group, wire["kind"], name, [problem])
+        raise errors.bad_request(
+            f"{wire['kind']} in version {errors.render(resource.version)} cannot be handled as a "
+            f"{resource.kind}"
+        )
+
+
+def shape(resource: Resource, wire: Wire) -> list[str]:
+    """Prune and default in place; answers the unknown fields. Raises ApiError (400)."""
+    unknown: list[str] = []
+    try:
+        metadata = meta.coerce(wire.get("metadata"), "metadata", unknown)
+    except meta.BadMetadata as error:
+        raise _unhandled(resource, str(error)) from None
+    wire.pop("metadata", None)
+    top = {key: wire.pop(key) for key in ("apiVersion", "kind")}
+    structural.prune(resource.schema, wire, "", unknown)
+    if resource.plural == "customresourcedefinitions" and not resource.custom:
+        _prune_definition(wire, unknown)
+    structural.default(resource.schema, wire)
+    rest = dict(wire)
+    wire.clear()
+    wire.update(top, metadata=metadata, **rest)
+    if not resource.custom:
+        _check_builtin(resource, wire)
+    return [f'unknown field "{path}"' for path in unknown]
+
+
+def _prune_definition(wire: Wire, unknown: list[str]) -> None:
+    versions = (wire.get("spec") or {}).get("versions") or []
+    for at, version in enumerate(versions if isinstance(versions, list) else []):
+        schema = version.get("schema") if isinstance(version, dict) else None
+        path = f"spec.versions[{at}].schema.openAPIV3Schema"
+        if isinstance(schema, dict):
+            checks.prune_schema(schema.get("openAPIV3Schema"), path, unknown)
+
+
+def _check_builtin(resource: Resource, wire: Mapping[str, Any]) -> None:
+    """A built-in kind is decoded into a fixed type, so a wrong one is a bad request."""
+    found: list[errors.FieldError] = []
+    bare = {key: value for key, value in wire.items() if key not in _TOP}
+    structural.validate(resource.schema, bare, MISSING, "", found)
+    wrong = [e for e in found if e.reason == "FieldValueTypeInvalid"]
+    if wrong:
+        raise _unhandled(resource, f"json: cannot unmarshal: {wrong[0].body}")
+
+
+def _unhandled(resource: Resource, why: str) -> errors.ApiError:
+    return errors.bad_request(
+        f"{resource.kind} in version {errors.render(resource.version)} cannot be handled as a "
+        f"{resource.kind}: {why}"
+    )
+
+
+def decode(resource: Resource, raw: bytes, validation: FieldValidation) -> Decoded:
+    """The object in a request's body. Raises ApiError (400)."""
+    wire = parse(raw, resource.kind)
+    check_type(resource, wire)
+    found = duplicates(raw, wire) if validation != "Ignore" else []
+    decoded = Decoded(wire, [*found, *shape(resource, wire)])
+    if validation == "Strict" and decoded.oddities:
+        raise _unhandled(resource, "strict decoding error: " + ", ".join(decoded.oddities))
+    if validation == "Ignore":
+        decoded.oddities = []
+    return decoded
+
+
+def encode(wire: Wire) -> bytes:
+    """As it is stored and sent; no larger than it must be in memory."""
+    return bytes(memoryview(orjson.dumps(wire)))
+
+
+def present(resource: Resource, body: bytes) -> bytes:
+    """A stored object in the version of ``resource``."""
+    if resource.shown is not None:
+        return orjson.dumps(resource.shown(orjson.loads(body)))
+    prefix = b'{"apiVersion":"' + resource.api_version.encode() + b'",'
+    if body.startswith(prefix):
+        return body
+    return prefix + body[body.index(b",") + 1 :]
+
+
+def present_wire(resource: Resource, wire: Wire) -> Wire:
+    """As ``present``, for a parsed object."""
+    if resource.shown is not None:
+        return resource.shown(wire)
+    wire["apiVersion"] = resource.api_version
+    return wire
+
+
+def store_wire(resource: Resource, wire: Wire) -> Wire:
+    """The object in the version that it is stored in."""
+    found = resource.taken(wire) if resource.taken is not None else dict(wire)
+    found["apiVersion"] = resource.stored_as
+    return found

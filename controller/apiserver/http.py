@@ -1,0 +1,325 @@
+"""The server's face: requests in, answers out."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+import yaml
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+
+from controller.apiserver import auth, discovery, errors, negotiate, openapi_v2
+from controller.apiserver.admission import User
+from controller.apiserver.catalog import Catalog
+from controller.apiserver.errors import ApiError
+from controller.apiserver.openapi import OpenApi
+from controller.apiserver.paths import ResourcePath, parse_resource_path
+from controller.apiserver.verbs import Answer, Call, Verbs
+
+_log = logging.getLogger(__name__)
+_GZIP_FROM = 128 * 1024
+_WRITE_SECONDS = 60.0
+
+REQUESTS = Counter(
+    "kumulus_apiserver_requests_total", "Requests answered.", ("verb", "resource", "code")
+)
+DURATION = Histogram(
+    "kumulus_apiserver_request_duration_seconds",
+    "Time to answer (watches excepted).",
+    ("verb", "resource"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+WATCHERS = Gauge("kumulus_apiserver_watchers", "Open watches.", ("resource",))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Who gets in and what is taken."""
+
+    tokens: auth.Tokens | None
+    authorizer: auth.Authorizer
+    body_limit: int
+
+
+class HttpApi:
+    """Handles every request; no exception leaves it."""
+
+    def __init__(
+        self, catalog: Catalog, verbs: Verbs, gate: Gate, ready: Callable[[], bool | str]
+    ) -> None:
+        self._catalog = catalog
+        self._verbs = verbs
+        self._gate = gate
+        self._ready = ready
+        self._openapi = OpenApi(catalog)
+        self._plain: dict[str, Callable[[web.Request], web.Response]] = {
+            "/version": lambda _: _json(discovery.version()),
+            "/metrics": lambda _: web.Response(
+                body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST}
+            ),
+            "/healthz": self._probe,
+            "/livez": self._probe,
+            "/readyz": self._probe,
+            "/api": self._core,
+            "/apis": self._groups,
+            "/openapi/v2": self._openapi_v2,
+            "/openapi/v3": lambda _: _raw(self._openapi.index()),
+            "/": self._root,
+        }
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=self._gate.body_limit)
+        app.router.add_route("*", "/{path:.*}", self.handle)
+        return app
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        started = time.perf_counter()
+        verb, resource = request.method, ""
+        try:
+            user = auth.authenticate(request, self._gate.tokens)
+            path = request.path
+            target = parse_resource_path(request.rel_url.raw_path)
+            if target is not None:
+                target = _decoded(target)
+                verb, resource = _verb(request, target), _label(target)
+            self._authorize(user, verb, path, target)
+            response = await self._answer(request, user, path, target, verb)
+        except ApiError as error:
+            response = _status(error)
+        except web.HTTPRequestEntityTooLarge:
+            response = _status(errors.too_large_body(self._gate.body_limit))
+        except (asyncio.CancelledError, ConnectionResetError):
+            raise
+        except Exception:
+            _log.exception("a request failed", extra={"verb": verb, "path": request.path})
+            response = _status(errors.internal("the server's log has the reason"))
+        REQUESTS.labels(verb, resource, str(response.status)).inc()
+        if verb != "watch":
+            DURATION.labels(verb, resource).observe(time.perf_counter() - started)
+        return response
+
+    def _authorize(self, user: User, verb: str, path: str, target: ResourcePath | None) -> None:
+        if path in auth.PUBLIC_PATHS:
+            return
+        if user is auth.ANONYMOUS:
+            raise errors.unauthorized()
+        if target is None:
+            why = self._gate.authorizer(auth.Attempt(user, verb.lower(), path))
+            group, resource, name = "", path, ""
+        else:
+            group, resource, name = target.group, target.plural, target.name
+            attempt = auth.Attempt(
+                user, verb, path, group, resource, target.subresource, target.namespace, name
+            )
+            why = self._gate.authorizer(attempt)
+        if why:
+            raise errors.forbidden(group, resource, name, why)
+
+    async def _answer(
+        self, request: web.Request, user: User, path: str, target: ResourcePath | None, verb: str
+    ) -> web.StreamResponse:
+        if target is None:
+            return self._answer_plain(request, path.rstrip("/") or "/")
+        resource = self._catalog.get(target.group, target.version, target.plural)
+        if resource is None or bool(target.namespace) and not resource.namespaced:
+            return _nowhere()
+        if target.subresource and target.subresource not in resource.subresources:
+            raise errors.not_found(target.group, target.plural, target.name)
+        call = Call(
+            resource,
+            target.namespace,
+            target.name,
+            target.subresource,
+            request.query,
+            user,
+            negotiate.accepted(request.headers.get("Accept", "")),
+        )
+        if verb == "watch":
+            return await self._watch(request, call)
+        return await self._respond(request, await self._run(request, call, verb))
+
+    async def _run(self, request: web.Request, call: Call, verb: str) -> Answer:
+        verbs = self._verbs
+        if verb in ("get", "list"):
+            return await (verbs.get(call) if verb == "get" else verbs.list(call))
+        body = await request.read()
+        media = negotiate.media_type(request.headers.get("Content-Type", ""))
+        written: dict[str, Callable[[Call, bytes, str], Awaitable[Answer]]] = {
+            "create": verbs.create,
+            "update": verbs.update,
+            "patch": verbs.patch,
+            "delete": verbs.delete,
+            "deletecollection": verbs.delete_collection,
+        }
+        found = written.get(verb)
+        if found is None:
+            raise errors.method_not_allowed()
+        return await found(call, body, media)
+
+    async def _respond(self, request: web.Request, answer: Answer) -> web.Response:
+        body = answer.body
+        headers = {"Content-Type": "application/json"}
+        if answer.media == negotiate.YAML:
+            body = await asyncio.to_thread(_to_yaml, body)
+            headers["Content-Type"] = negotiate.YAML
+        if len(body) >= _GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
+            body = await asyncio.to_thread(gzip.compress, body, 1)
+            headers["Content-Encoding"] = "gzip"
+        response = web.Response(body=body, status=answer.code, headers=headers)
+        for warning in answer.warnings:
+            text = warning.replace("\\", "\\\\").replace('"', '\\"')
+            response.headers.add("Warning", f'299 - "{text}"')
+        return response
+
+    async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
+        watch = self._verbs.watch(call)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        response.enable_chunked_encoding()
+        label = call.resource.storage
+        WATCHERS.labels(label).inc()
+        lines = watch.lines()
+        try:
+            await response.prepare(request)
+            async for chunk in lines:
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(chunk)
+            await response.write_eof()
+        except (TimeoutError, ConnectionError):
+            # The client does not read: end the connection, its queue is bounded already.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            await lines.aclose()
+            WATCHERS.labels(label).dec()
+        return response
+
+    # What is no resource
+
+    def _answer_plain(self, request: web.Request, path: str) -> web.Response:
+        if request.method not in ("GET", "HEAD"):
+            raise errors.method_not_allowed()
+        found = self._plain.get(path)
+        if found is not None:
+            return found(request)
+        return self._discover(path) or _nowhere()
+
+    def _discover(self, path: str) -> web.Response | None:
+        parts = path.strip("/").split("/")
+        if parts[:2] == ["openapi", "v3"]:
+            return self._openapi_v3(parts[2:])
+        if parts == ["api", "v1"]:
+            return _found(discovery.resource_list(self._catalog, "", "v1"))
+        if parts[0] == "apis" and len(parts) == 2:
+            return _found(discovery.group(self._catalog, parts[1]))
+        if parts[0] == "apis" and len(parts) == 3:
+            return _found(discovery.resource_list(self._catalog, parts[1], parts[2]))
+        return None
+
+    def _openapi_v3(self, parts: Sequence[str]) -> web.Response | None:
+        if len(parts) == 2 and parts[0] == "api":
+            document = self._openapi.document("", parts[1])
+        elif len(parts) == 3 and parts[0] == "apis":
+            document = self._openapi.document(parts[1], parts[2])
+        else:
+            return None
+        return _raw(document) if document is not None else None
+
+    def _openapi_v2(self, request: web.Request) -> web.Response:
+        if openapi_v2.wanted(request.headers.get("Accept", "")):
+            body = openapi_v2.encode(self._openapi.v2())
+            return web.Response(body=body, headers={"Content-Type": openapi_v2.MEDIA_TYPE})
+        return _raw(self._openapi.v2_json())
+
+    def _probe(self, request: web.Request) -> web.Response:
+        state = self._ready() if request.path != "/livez" else True
+        if state is True:
+            verbose = "verbose" in request.query
+            text = f"[+]store ok\n{request.path[1:]} check passed\n" if verbose else "ok"
+            return web.Response(text=text)
+        return web.Response(status=503, text=state or "not ready")
+
+    def _core(self, request: web.Request) -> web.Response:
+        if negotiate.wants_aggregated(request.headers.get("Accept", "")):
+            found = discovery.aggregated(self._catalog, core=True)
+            return _json(found, content_type=discovery.AGGREGATED)
+        return _json(discovery.api_versions(request.host))
+
+    def _groups(self, request: web.Request) -> web.Response:
+        if negotiate.wants_aggregated(request.headers.get("Accept", "")):
+            found = discovery.aggregated(self._catalog, core=False)
+            return _json(found, content_type=discovery.AGGREGATED)
+        return _json(discovery.group_list(self._catalog))
+
+    def _root(self, _: web.Request) -> web.Response:
+        groups = self._catalog.groups()
+        served = [
+            f"/apis/{group}/{version}" if group else f"/api/{version}"
+            for group, versions in groups.items()
+            for version in versions
+        ]
+        return _json({"paths": sorted([*self._plain, *served])})
+
+
+def _verb(request: web.Request, target: ResourcePath) -> str:
+    method = request.method
+    if method in ("GET", "HEAD"):
+        watch = request.query.get("watch")
+        if watch in ("1", "true", "True", "t", "T", ""):
+            return "watch" if not target.name else "get"
+        return "get" if target.name else "list"
+    if method == "DELETE":
+        return "delete" if target.name else "deletecollection"
+    return {"POST": "create", "PUT": "update", "PATCH": "patch"}.get(method, method.lower())
+
+
+def _decoded(target: ResourcePath) -> ResourcePath:
+    return ResourcePath(
+        target.group, target.version, target.plural,
+        unquote(target.namespace), unquote(target.name), target.subresource,
+    )  # fmt: skip
+
+
+def _label(target: ResourcePath) -> str:
+    name = errors.qualified(target.group, target.plural)
+    return f"{name}/{target.subresource}" if target.subresource else name
+
+
+def _to_yaml(body: bytes) -> bytes:
+    return yaml.safe_dump(orjson.loads(body), default_flow_style=False).encode()
+
+
+def _raw(body: bytes) -> web.Response:
+    return web.Response(body=body, headers={"Content-Type": "application/json"})
+
+
+def _json(
+    wire: Mapping[str, Any], *, status: int = 200, content_type: str = "application/json"
+) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(wire), status=status, headers={"Content-Type": content_type}
+    )
+
+
+def _found(wire: Mapping[str, Any] | None) -> web.Response | None:
+    return _json(wire) if wire is not None else None
+
+
+def _status(error: ApiError) -> web.Response:
+    response = _json(error.status(), status=error.code)
+    if error.code == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if retry := error.details.get("retryAfterSeconds"):
+        response.headers["Retry-After"] = str(retry)
+    return response
+
+
+def _nowhere() -> web.Response:
+    return web.Response(status=404, text="404 page not found\n")

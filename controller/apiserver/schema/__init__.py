@@ -1,0 +1,1 @@
+"""What is valid: structural schemas, CEL rules, and CustomResourceDefinitions themselves."""

@@ -1,0 +1,189 @@
+"""What the store keeps in memory: the current objects, and the latest changes."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+
+class ChangeType(IntEnum):
+    """As the log stores it; the names are the watch's."""
+
+    ADDED = 1
+    MODIFIED = 2
+    DELETED = 3
+
+
+class ObjectKey(NamedTuple):
+    """Which object. ``resource`` is ``group/plural``, the group empty for core kinds."""
+
+    resource: str
+    namespace: str
+    name: str
+
+
+class Entry(NamedTuple):
+    """An object as it is stored: its resourceVersion and its JSON."""
+
+    version: int
+    body: bytes
+
+    def object(self) -> dict[str, Any]:
+        """Parsed anew at each call: the caller may change it."""
+        parsed: dict[str, Any] = orjson.loads(self.body)
+        return parsed
+
+
+class Change:
+    """One committed write. Shared by all watchers, so what they derive from it is kept here."""
+
+    __slots__ = ("_object", "_old", "entry", "key", "lines", "previous", "type")
+
+    def __init__(
+        self, type_: ChangeType, key: ObjectKey, entry: Entry, previous: Entry | None
+    ) -> None:
+        self.type = type_
+        self.key = key
+        self.entry = entry
+        self.previous = previous
+        self.lines: dict[object, bytes] = {}
+        self._object: dict[str, Any] | None = None
+        self._old: dict[str, Any] | None = None
+
+    @property
+    def version(self) -> int:
+        return self.entry.version
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """The object after the change (its last state if deleted). Not to be changed."""
+        if self._object is None:
+            self._object = self.entry.object()
+        return self._object
+
+    @property
+    def old(self) -> dict[str, Any] | None:
+        """The object before the change. Not to be changed."""
+        if self._old is None and self.previous is not None:
+            self._old = self.previous.object()
+        return self._old
+
+    def size(self) -> int:
+        return len(self.entry.body) + (len(self.previous.body) if self.previous else 0)
+
+
+class Shelf:
+    """The current objects of one resource, in key order."""
+
+    __slots__ = ("_entries", "_keys")
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+        self._keys: list[tuple[str, str]] | None = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, namespace: str, name: str) -> Entry | None:
+        return self._entries.get((namespace, name))
+
+    def put(self, namespace: str, name: str, entry: Entry) -> None:
+        key = (namespace, name)
+        if key not in self._entries and self._keys is not None:
+            insort(self._keys, key)
+        self._entries[key] = entry
+
+    def load(self, namespace: str, name: str, entry: Entry) -> None:
+        """As ``put``, while starting: the order is made once, at the first read."""
+        self._entries[(namespace, name)] = entry
+        self._keys = None
+
+    def remove(self, namespace: str, name: str) -> None:
+        key = (namespace, name)
+        if self._entries.pop(key, None) is not None and self._keys is not None:
+            del self._keys[bisect_left(self._keys, key)]
+
+    def _ordered(self) -> list[tuple[str, str]]:
+        if self._keys is None:
+            self._keys = sorted(self._entries)
+        return self._keys
+
+    def keys(
+        self, namespace: str = "", after: tuple[str, str] | None = None
+    ) -> list[tuple[str, str]]:
+        """Keys in order: of one namespace if given, beyond ``after`` if given."""
+        keys = self._ordered()
+        low, high = 0, len(keys)
+        if namespace:
+            low = bisect_left(keys, (namespace, ""))
+            high = bisect_left(keys, (namespace + "\0", ""))
+        if after is not None:
+            low = max(low, bisect_left(keys, (after[0], after[1] + "\0")))
+        return keys[low:high]
+
+    def entries(self, keys: list[tuple[str, str]]) -> list[Entry]:
+        found = self._entries
+        return [found[key] for key in keys]
+
+
+class Ring:
+    """The latest changes, bounded in number and bytes.
+
+    Every change later than ``floor`` is here.
+    """
+
+    def __init__(self, capacity: int, capacity_bytes: int, floor: int) -> None:
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self._bytes = 0
+        self._changes: deque[Change] = deque()
+        self.floor = floor
+
+    def append(self, change: Change) -> None:
+        self._changes.append(change)
+        self._bytes += change.size()
+        while len(self._changes) > self._capacity or self._bytes > self._capacity_bytes:
+            oldest = self._changes.popleft()
+            self._bytes -= oldest.size()
+            self.floor = oldest.version
+
+    def since(self, version: int) -> list[Change]:
+        """Changes later than ``version``, oldest first. ``version`` must not be below floor."""
+        found: list[Change] = []
+        for change in reversed(self._changes):
+            if change.version <= version:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+
+class Shelves:
+    """All current objects, by resource."""
+
+    def __init__(self) -> None:
+        self._by_resource: dict[str, Shelf] = {}
+
+    def of(self, resource: str) -> Shelf:
+        shelf = self._by_resource.get(resource)
+        if shelf is None:
+            shelf = self._by_resource[resource] = Shelf()
+        return shelf
+
+    def get(self, key: ObjectKey) -> Entry | None:
+        return self.of(key.resource).get(key.namespace, key.name)
+
+    def apply(self, change: Change) -> None:
+        shelf = self.of(change.key.resource)
+        if change.type is ChangeType.DELETED:
+            shelf.remove(change.key.namespace, change.key.name)
+        else:
+            shelf.put(change.key.namespace, change.key.name, change.entry)
+
+    def __iter__(self) -> Iterator[tuple[str, Shelf]]:
+        return iter(list(self._by_resource.items()))

@@ -1,0 +1,169 @@
+"""What is particular to the built-in kinds when they are written."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from controller.apiserver import errors
+from controller.apiserver.catalog import Catalog, Resource
+from controller.apiserver.errors import FieldError
+from controller.apiserver.schema import crd as crds
+
+Wire = dict[str, Any]
+PROTECTED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
+DEFINITIONS = f"{crds.GROUP}/customresourcedefinitions"
+
+
+def prepare(
+    resource: Resource, new: Wire, old: Mapping[str, Any] | None, catalog: Catalog
+) -> None:
+    """Fill in what the server decides, in place. ``old`` is None at creation."""
+    found = _PREPARE.get(resource.storage)
+    if found is not None:
+        found(new, old)
+    if resource.storage == DEFINITIONS:
+        crds.fill_defaults(new)
+        if not new["metadata"].get("deletionTimestamp"):
+            establish(new, catalog)
+
+
+def validate(
+    resource: Resource, new: Mapping[str, Any], old: Mapping[str, Any] | None
+) -> list[FieldError]:
+    found = _VALIDATE.get(resource.storage)
+    return found(new, old) if found is not None else []
+
+
+def before_delete(resource: Resource, wire: Wire) -> None:
+    """Change the object as its deletion begins, in place. Raises ApiError to refuse."""
+    if resource.storage == "/namespaces":
+        if wire["metadata"]["name"] in PROTECTED:
+            raise errors.forbidden(
+                "", "namespaces", wire["metadata"]["name"], "this namespace may not be deleted"
+            )
+        wire["status"] = {**(wire.get("status") or {}), "phase": "Terminating"}
+    elif resource.storage == DEFINITIONS:
+        finalizers = wire["metadata"].setdefault("finalizers", [])
+        if crds.CLEANUP not in finalizers:
+            finalizers.append(crds.CLEANUP)
+        crds.set_condition(
+            wire,
+            crds.condition(
+                "Terminating", "True", "InstanceDeletionPending",
+                "CustomResourceDefinition marked for deletion; CustomResource deletion will begin "
+                "soon",
+            ),
+        )  # fmt: skip
+
+
+def holds_back(resource: Resource, wire: Mapping[str, Any]) -> bool:
+    """Whether something beside metadata.finalizers delays the deletion."""
+    if resource.storage != "/namespaces":
+        return False
+    return bool((wire.get("spec") or {}).get("finalizers"))
+
+
+def _namespace(new: Wire, old: Mapping[str, Any] | None) -> None:
+    labels = new["metadata"].setdefault("labels", {})
+    labels["kubernetes.io/metadata.name"] = new["metadata"].get("name", "")
+    if old is None:
+        new["spec"] = {"finalizers": ["kubernetes"]}
+        new["status"] = {"phase": "Active"}
+
+
+def _secret(new: Wire, old: Mapping[str, Any] | None) -> None:
+    texts = new.pop("stringData", None) or {}
+    if texts:
+        data = new.setdefault("data", {})
+        for key, text in texts.items():
+            data[key] = base64.b64encode(text.encode()).decode()
+    new.setdefault("type", old.get("type", "Opaque") if old else "Opaque")
+
+
+def establish(crd: Wire, catalog: Catalog) -> None:
+    """Set the status of a definition: are its names free, is it served, in what is it stored."""
+    names = crd["spec"]["names"]
+    taken = _taken_name(crd, catalog)
+    if taken:
+        accepted = crds.condition("NamesAccepted", "False", taken[0], taken[1])
+        served = crds.condition("Established", "False", "NotAccepted", "not all names are accepted")
+    else:
+        accepted = crds.condition("NamesAccepted", "True", "NoConflicts", "no conflicts found")
+        served = crds.condition(
+            "Established", "True", "InitialNamesAccepted", "the initial names have been accepted"
+        )
+    crds.set_condition(crd, accepted)
+    crds.set_condition(crd, served)
+    crd["status"]["acceptedNames"] = {} if taken else dict(names)
+    crd["status"]["storedVersions"] = crds.stored_versions(crd)
+
+
+def _taken_name(crd: Mapping[str, Any], catalog: Catalog) -> tuple[str, str] | None:
+    group, names = crd["spec"].get("group"), crd["spec"]["names"]
+    for other in catalog:
+        if other.group != group or other.plural == names.get("plural"):
+            continue
+        words = {other.plural, other.singular, *other.short_names}
+        mine = (("plural", names.get("plural")), ("singular", names.get("singular")))
+        for which, name in (*mine, *(("shortNames", n) for n in names.get("shortNames") or ())):
+            if name in words:
+                reason = which[0].upper() + which[1:] + "Conflict"
+                return reason, f"{errors.render(name)} is already in use"
+        if names.get("kind") in (other.kind, other.list_kind):
+            return "KindConflict", f"{errors.render(names['kind'])} is already in use"
+    return None
+
+
+_PREPARE: dict[str, Callable[[Wire, Mapping[str, Any] | None], None]] = {
+    "/namespaces": _namespace,
+    "/secrets": _secret,
+}
+
+
+def _immutable_data(*keys: str) -> Callable[[Mapping[str, Any], Mapping[str, Any] | None], Any]:
+    def check(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[FieldError]:
+        if old is None or not old.get("immutable"):
+            return []
+        found = []
+        if not new.get("immutable"):
+            found.append(
+                errors.forbidden_field("immutable", "field is immutable when `immutable` is set")
+            )
+        for key in keys:
+            if (new.get(key) or {}) != (old.get(key) or {}):
+                found.append(
+                    errors.forbidden_field(key, "field is immutable when `immutable` is set")
+                )
+        return found
+
+    return check
+
+
+def _check_secret(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[FieldError]:
+    found: list[FieldError] = _immutable_data("data")(new, old)
+    if old is not None and old.get("type") != new.get("type"):
+        found.append(errors.invalid("type", new.get("type"), "field is immutable"))
+    return found
+
+
+def _check_event(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[FieldError]:
+    about = new.get("involvedObject") or new.get("regarding") or {}
+    namespace = about.get("namespace") or ""
+    field = "regarding" if "regarding" in new else "involvedObject"
+    if namespace == new["metadata"].get("namespace"):
+        return []
+    if not namespace and new["metadata"].get("namespace") in ("default", "kube-system"):
+        return []
+    return [
+        errors.invalid(f"{field}.namespace", namespace, "does not match event.namespace")
+    ]
+
+
+_VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], list[FieldError]]] = {
+    "/configmaps": _immutable_data("data", "binaryData"),
+    "/secrets": _check_secret,
+    "/events": _check_event,
+    DEFINITIONS: crds.validate,
+}

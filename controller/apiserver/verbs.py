@@ -1,0 +1,292 @@
+"""One method a verb: from a request's parts to an answer's bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import yaml
+
+from controller.apiserver import (
+    decoding,
+    errors,
+    listing,
+    negotiate,
+    options,
+    patches,
+    protobuf,
+    strategic,
+    tables,
+)
+from controller.apiserver.admission import User
+from controller.apiserver.catalog import Resource
+from controller.apiserver.decoding import FieldValidation
+from controller.apiserver.errors import ApiError
+from controller.apiserver.negotiate import Accepted
+from controller.apiserver.registry import Registry
+from controller.apiserver.store import Store
+from controller.apiserver.streams import Watch
+
+Wire = dict[str, Any]
+_CUSTOM_PATCHES = (patches.JSON_PATCH, patches.MERGE_PATCH)
+_BUILTIN_PATCHES = (*_CUSTOM_PATCHES, patches.STRATEGIC_PATCH)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request for a resource, taken apart."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+    query: Mapping[str, str]
+    user: User
+    accepted: Accepted
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``body`` is JSON; ``media`` is what it is to be sent as."""
+
+    body: bytes
+    code: int = 200
+    warnings: list[str] = field(default_factory=list)
+    media: str = negotiate.JSON
+
+
+class Verbs:
+    """The verbs of all resources. Everything refused raises ApiError."""
+
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store = store
+        self._registry = registry
+
+    # Reading
+
+    async def get(self, call: Call) -> Answer:
+        entry = self._registry.get(call.resource, call.namespace, call.name)
+        return self._one(call, decoding.present(call.resource, entry.body))
+
+    async def list(self, call: Call) -> Answer:
+        wanted = options.list_options(call.resource, call.namespace, call.query)
+        page = await listing.list_page(self._store, call.resource, wanted)
+        metadata: Wire = {"resourceVersion": str(page.version)}
+        if page.token:
+            metadata["continue"] = page.token
+        if page.remaining:
+            metadata["remainingItemCount"] = page.remaining
+        bodies = [decoding.present(call.resource, entry.body) for entry in page.entries]
+        return Answer(self._collection(call, metadata, bodies), media=call.accepted.media)
+
+    def _collection(self, call: Call, metadata: Wire, bodies: list[bytes]) -> bytes:
+        form = call.accepted.form
+        if form == "Table":
+            items = map(orjson.loads, bodies)
+            return orjson.dumps(tables.table(call.resource, metadata, items, _include(call)))
+        if form != "object":
+            return orjson.dumps(tables.partial_list(metadata, map(orjson.loads, bodies)))
+        head = {
+            "apiVersion": call.resource.api_version,
+            "kind": call.resource.list_kind,
+            "metadata": metadata,
+        }
+        return orjson.dumps(head)[:-1] + b',"items":[' + b",".join(bodies) + b"]}"
+
+    def watch(self, call: Call) -> Watch:
+        wanted = options.watch_options(call.resource, call.namespace, call.query)
+        return Watch(self._store, call.resource, wanted, _renderer(call))
+
+    def _one(
+        self, call: Call, body: bytes, code: int = 200, warnings: list[str] | None = None
+    ) -> Answer:
+        form = call.accepted.form
+        if form == "Table":
+            wire = orjson.loads(body)
+            metadata = {"resourceVersion": wire["metadata"].get("resourceVersion", "")}
+            body = orjson.dumps(tables.table(call.resource, metadata, [wire], _include(call)))
+        elif form != "object":
+            body = orjson.dumps(tables.partial(orjson.loads(body)))
+        return Answer(body, code, warnings or [], call.accepted.media)
+
+    # Writing
+
+    async def create(self, call: Call, body: bytes, media: str) -> Answer:
+        if call.name:
+            raise errors.method_not_allowed()
+        wanted = options.write_options(call.query, call.user, "CreateOptions")
+        decoded = _decode(call.resource, body, media, wanted.validation)
+        outcome = await self._registry.create(
+            call.resource, call.namespace, decoded.wire, wanted
+        )
+        return self._one(call, outcome.body, 201, decoded.oddities)
+
+    async def update(self, call: Call, body: bytes, media: str) -> Answer:
+        if not call.name:
+            raise errors.bad_request("name must be provided")
+        wanted = options.write_options(call.query, call.user, "UpdateOptions")
+        decoded = _decode(call.resource, body, media, wanted.validation)
+        given = decoded.wire["metadata"]
+        given.setdefault("name", call.name)
+        version = given.get("resourceVersion")
+
+        def mutate(_: Wire) -> Wire:
+            # Anew at each try: the registry fills it in.
+            wire = {**decoded.wire, "metadata": dict(given)}
+            if version:
+                wire["metadata"]["resourceVersion"] = version
+            return wire
+
+        outcome = await self._registry.update(
+            call.resource, call.namespace, call.name, mutate, wanted,
+            subresource=call.subresource, conditional=call.resource.custom,
+        )  # fmt: skip
+        return self._one(call, outcome.body, warnings=decoded.oddities)
+
+    async def patch(self, call: Call, body: bytes, media: str) -> Answer:
+        if not call.name:
+            raise errors.method_not_allowed()
+        accepted = _CUSTOM_PATCHES if call.resource.custom else _BUILTIN_PATCHES
+        if media not in accepted:
+            raise errors.unsupported_media((*accepted, patches.APPLY_PATCH))
+        wanted = options.write_options(call.query, call.user, "PatchOptions")
+        patch = _parse_patch(body)
+        oddities: list[str] = []
+
+        def mutate(wire: Wire) -> Wire:
+            new = _apply(call.resource, media, wire, patch)
+            decoding.check_type(call.resource, new)
+            oddities[:] = decoding.shape(call.resource, new)
+            if wanted.validation == "Strict" and oddities:
+                raise _strict(new, oddities)
+            return new
+
+        outcome = await self._registry.update(
+            call.resource, call.namespace, call.name, mutate, wanted, subresource=call.subresource
+        )
+        warnings = oddities if wanted.validation == "Warn" else []
+        return self._one(call, outcome.body, warnings=warnings)
+
+    async def delete(self, call: Call, body: bytes, media: str) -> Answer:
+        if call.subresource:
+            raise errors.method_not_allowed()
+        given = _delete_body(body, media)
+        delete, write = options.delete_options(call.query, given, call.user)
+        outcome = await self._registry.delete(
+            call.resource, call.namespace, call.name, delete, write
+        )
+        if not outcome.deleted:
+            return self._one(call, outcome.body)
+        metadata = orjson.loads(outcome.body)["metadata"]
+        details = {
+            "name": metadata["name"],
+            "group": call.resource.group,
+            "kind": call.resource.plural,
+            "uid": metadata["uid"],
+        }
+        status = {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Success",
+            "details": {key: value for key, value in details.items() if value},
+        }
+        return Answer(orjson.dumps(status), media=call.accepted.media)
+
+    async def delete_collection(self, call: Call, body: bytes, media: str) -> Answer:
+        given = _delete_body(body, media)
+        delete, write = options.delete_options(call.query, given, call.user)
+        wanted = options.list_options(call.resource, call.namespace, call.query)
+        page = await listing.list_page(self._store, call.resource, wanted)
+        bodies = []
+        for entry in page.entries:
+            body = decoding.present(call.resource, entry.body)
+            metadata = orjson.loads(body)["metadata"]
+            try:
+                await self._registry.delete(
+                    call.resource, metadata.get("namespace", ""), metadata["name"], delete, write
+                )
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+            bodies.append(body)
+        head = {"resourceVersion": str(page.version)}
+        return Answer(self._collection(call, head, bodies), media=call.accepted.media)
+
+
+def _include(call: Call) -> str:
+    return call.query.get("includeObject") or "Metadata"
+
+
+def _renderer(call: Call) -> Any:
+    form = call.accepted.form
+    if form == "object":
+        return None
+    if form != "Table":
+        return tables.partial
+    first = [True]
+
+    def render(wire: Wire) -> Wire:
+        headers, first[0] = first[0], False
+        metadata = {"resourceVersion": wire["metadata"].get("resourceVersion", "")}
+        return tables.table(call.resource, metadata, [wire], _include(call), headers)
+
+    return render
+
+
+def _decode(
+    resource: Resource, body: bytes, media: str, validation: FieldValidation
+) -> decoding.Decoded:
+    if media == negotiate.PROTOBUF and resource.custom is False:
+        body = protobuf.to_json(resource, body)
+    elif media == negotiate.YAML:
+        body = _yaml_to_json(body)
+    elif media != negotiate.JSON:
+        raise errors.unsupported_media(negotiate.MEDIA_TYPES)
+    return decoding.decode(resource, body, validation)
+
+
+def _yaml_to_json(body: bytes) -> bytes:
+    try:
+        return orjson.dumps(yaml.safe_load(body), default=str)
+    except (yaml.YAMLError, TypeError, RecursionError) as error:
+        raise errors.bad_request(f"error converting YAML to JSON: {error}") from None
+
+
+def _parse_patch(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        why = "unexpected end of JSON input" if error.pos >= len(body) else str(error)
+        raise errors.bad_request(f"error decoding patch: {why}") from None
+
+
+def _apply(resource: Resource, media: str, wire: Wire, patch: Any) -> Wire:
+    if media == patches.JSON_PATCH:
+        return patches.apply_json_patch(wire, patches.parse_json_patch(patch))
+    document = patches.parse_merge(patch)
+    if media == patches.STRATEGIC_PATCH:
+        return strategic.merge(wire, document, resource.schema.raw)
+    found: Wire = patches.merge(wire, document)
+    return found
+
+
+def _strict(new: Wire, oddities: list[str]) -> ApiError:
+    problem = errors.invalid(
+        "patch", orjson.dumps(new).decode(), "strict decoding error: " + ", ".join(oddities)
+    )
+    return errors.invalid_object("", "", "", [problem])
+
+
+def _delete_body(body: bytes, media: str) -> Wire:
+    if not body:
+        return {}
+    if media == negotiate.PROTOBUF:
+        return protobuf.delete_options(body)
+    if media == negotiate.YAML:
+        body = _yaml_to_json(body)
+    elif media != negotiate.JSON:
+        raise errors.unsupported_media(negotiate.MEDIA_TYPES)
+    return decoding.parse(body, "DeleteOptions")
