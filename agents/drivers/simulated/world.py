@@ -6,6 +6,7 @@ action is appended to a log, so that a test can prove that nothing was done twic
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -59,13 +60,15 @@ class World:
         self._db = Database(path, SCHEMA, executor=executor)
         self._clock = clock
         self._users = 0
+        self._opening = asyncio.Lock()
         self._logged = 0
 
     async def open(self) -> None:
         """Once per user; each closes once. Raises database.InUse."""
-        self._users += 1
-        if self._users == 1:
-            await self._db.open()
+        async with self._opening:  # the second user must not go on before the first is done
+            if self._users == 0:
+                await self._db.open()
+            self._users += 1
 
     async def close(self) -> None:
         self._users -= 1
