@@ -163,7 +163,7 @@ def _wait_for_controller(options: Options, supervisor: subprocess.Popen[bytes]) 
     url = f"https://{plan.LOOPBACK}:{options.controller_port}/readyz"
     for _ in _until(START_SECONDS, layout, supervisor, "controller"):
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()  # noqa: S310
+            urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()
             return
     raise CommandFailed(
         f"the controller is not ready after {START_SECONDS:g} s; see `kumulus logs controller`"

@@ -22,10 +22,6 @@ class Layout:
         return self.root / "kubeconfig"
 
     @property
-    def api_data(self) -> Path:
-        return self.root / "apiserver"
-
-    @property
     def agent_data(self) -> Path:
         return self.root / "agents"
 
@@ -57,5 +53,5 @@ class Layout:
     def make(self) -> None:
         """Create the directories."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for directory in (self.lock.parent, self.logs, self.api_data, self.agent_data):
+        for directory in (self.lock.parent, self.logs, self.agent_data):
             directory.mkdir(mode=0o700, exist_ok=True)

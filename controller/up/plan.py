@@ -82,9 +82,9 @@ def prepare(options: Options) -> None:
 
 
 def admin_pair(layout: Layout) -> CertPair:
-    """The certificate that commands and the supervisor show to the API server."""
+    """The admin's certificate, the same that the API server puts into the kubeconfig."""
     return Authority.create(layout.pki).issue(
-        layout.pki, "admin", common_name="kumulus-admin", organizations=(ADMINS,), client=True
+        layout.pki, "admin", common_name="admin", organizations=(ADMINS,), client=True
     )
 
 
