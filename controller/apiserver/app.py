@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -101,9 +102,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
         authority, server_pair, admin = _certificates(config)
         gate = Gate(config.tokens, config.authorizer, config.body_limit)
         api = HttpApi(catalog, Verbs(store, registry), gate, lambda: True)
-        context = pki.server_context(
-            server_pair, authority.ca, client_certificates="optional"
-        )
+        context = pki.server_context(server_pair, authority.ca, client_certificates="optional")
         running = await web.serve(
             api.application(), config.host, config.port, ssl_context=context, flag=config.port_flag
         )
@@ -146,9 +145,20 @@ async def _first_objects(store: Store, registry: Registry, catalog: Catalog) -> 
             await registry.create(namespaces, "", wire, options)
 
 
+async def run(config: ApiServerConfig) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    server = await serve(config)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await stop.wait()
+    finally:
+        await server.close()
+
+
 async def _compact_forever(store: Store, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         store.compact()
-
-

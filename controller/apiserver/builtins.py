@@ -24,9 +24,7 @@ def _field(number: int, schema: Schema, description: str = "") -> Schema:
     return found
 
 
-def _object(
-    description: str = "", required: tuple[str, ...] = (), /, **fields: Schema
-) -> Schema:
+def _object(description: str = "", required: tuple[str, ...] = (), /, **fields: Schema) -> Schema:
     found: Schema = {"type": "object", "properties": fields}
     if description:
         found["description"] = description
@@ -219,9 +217,7 @@ _CRD_COLUMN = _object(
     priority=_INT32,
     jsonPath=_STRING,
 )
-_SCALE = _object(
-    specReplicasPath=_STRING, statusReplicasPath=_STRING, labelSelectorPath=_STRING
-)
+_SCALE = _object(specReplicasPath=_STRING, statusReplicasPath=_STRING, labelSelectorPath=_STRING)
 _CRD_VERSION = _object(
     "One version of the resource.",
     ("name", "served", "storage"),

@@ -204,9 +204,7 @@ def too_large_version(wanted: int, current: int) -> ApiError:
 
 
 def too_large_body(limit: int) -> ApiError:
-    return ApiError(
-        413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}"
-    )
+    return ApiError(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
 def unauthorized() -> ApiError:

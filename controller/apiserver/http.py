@@ -129,7 +129,7 @@ class HttpApi:
         if target is None:
             return self._answer_plain(request, path.rstrip("/") or "/")
         resource = self._catalog.get(target.group, target.version, target.plural)
-        if resource is None or bool(target.namespace) and not resource.namespaced:
+        if resource is None or (target.namespace and not resource.namespaced):
             return _nowhere()
         if target.subresource and target.subresource not in resource.subresources:
             raise errors.not_found(target.group, target.plural, target.name)

@@ -12,7 +12,7 @@ import orjson
 from controller.apiserver import decoding, errors
 from controller.apiserver.catalog import Resource
 from controller.apiserver.errors import ApiError
-from controller.apiserver.selectors import Selection
+from controller.apiserver.selectors import EVERYTHING, Selection
 from controller.apiserver.store import Entry, Store
 
 _SLICE = 500
@@ -29,7 +29,7 @@ class ListOptions:
     """What a list is asked for. ``version``: None (the latest), 0 (any) or that version."""
 
     namespace: str = ""
-    selection: Selection = Selection()
+    selection: Selection = EVERYTHING
     limit: int = 0
     token: str = ""
     version: int | None = None
@@ -126,14 +126,12 @@ def parse_token(token: str) -> tuple[int, Key]:
         found = orjson.loads(raw)
         namespace, slash, name = found["start"].partition("/")
         version = found["rv"]
-        if not slash or not name or not isinstance(version, int) or version < -1:
-            raise ValueError("incomplete")
     except (binascii.Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _bad_token(error) from None
+        raise _bad_token(type(error).__name__) from None
+    if not slash or not name or not isinstance(version, int) or version < -1:
+        raise _bad_token("incomplete")
     return max(version, 0), (namespace, name.rstrip("\0"))
 
 
-def _bad_token(error: Exception) -> ApiError:
-    return errors.bad_request(
-        f"invalid continue token: continue key is not valid: {type(error).__name__}"
-    )
+def _bad_token(why: str) -> ApiError:
+    return errors.bad_request(f"invalid continue token: continue key is not valid: {why}")

@@ -134,7 +134,8 @@ def _json_type(value: Any) -> str:
         return "bool"
     if isinstance(value, int | float):
         return "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
 
 
 # Validation
@@ -143,7 +144,8 @@ def _json_type(value: Any) -> str:
 def name_error(name: str, style: str) -> str:
     """Why ``name`` is no name of this style (``subdomain`` or ``label``); empty if it is one."""
     if style == "path":  # RBAC kinds
-        return "" if name not in (".", "..") and not set("/%") & set(name) else "may not contain '/'"
+        bad = name in (".", "..") or set("/%") & set(name)
+        return "may not be '.' or '..' nor contain '/' or '%'" if bad else ""
     limit = 63 if style == "label" else 253
     if len(name) > limit:
         return f"must be no more than {limit} characters"
@@ -199,7 +201,7 @@ def _validate_owners(owners: list[Mapping[str, Any]]) -> Iterator[FieldError]:
         yield errors.invalid(
             path,
             owners,
-            "Only one reference can have Controller set to true. Found \"true\" in references for "
+            'Only one reference can have Controller set to true. Found "true" in references for '
             + " and ".join(controllers[:2]),
         )
 

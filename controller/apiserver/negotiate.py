@@ -32,7 +32,7 @@ def accepted(header: str) -> Accepted:
     if not header:
         return Accepted()
     for media, parameters in _ranges(header):
-        if media == "*/*" or media == "application/*":
+        if media in ("*/*", "application/*"):
             return Accepted()
         if media not in (JSON, YAML):
             continue

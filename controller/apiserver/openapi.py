@@ -43,7 +43,7 @@ def _reversed_group(group: str) -> str:
     if not group:
         return "io.k8s.api.core"
     if group.endswith(".k8s.io"):
-        return f"io.k8s.api.{group.split('.')[0]}"
+        return f"io.k8s.api.{group.partition('.')[0]}"
     return ".".join(reversed(group.split(".")))
 
 

@@ -78,9 +78,7 @@ def delete_options(
     return options, WriteOptions(user, dry_run)
 
 
-def _propagation(
-    query: Query, body: Mapping[str, Any], problems: list[FieldError]
-) -> str | None:
+def _propagation(query: Query, body: Mapping[str, Any], problems: list[FieldError]) -> str | None:
     found = body.get("propagationPolicy") or query.get("propagationPolicy")
     orphan = body.get("orphanDependents")
     if orphan is None and "orphanDependents" in query:
@@ -93,9 +91,7 @@ def _propagation(
             )
         )  # fmt: skip
     elif found and found not in _PROPAGATIONS:
-        problems.append(
-            errors.not_supported("propagationPolicy", found, (*_PROPAGATIONS, "nil"))
-        )
+        problems.append(errors.not_supported("propagationPolicy", found, (*_PROPAGATIONS, "nil")))
     if orphan is not None:
         return "Orphan" if orphan else "Background"
     return found

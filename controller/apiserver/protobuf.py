@@ -48,7 +48,7 @@ def to_json(resource: Resource, body: bytes) -> bytes:
     try:
         api_version, kind, raw = _envelope(body)
         wire = _message(raw, resource.schema.raw)
-    except (ValueError, IndexError, UnicodeDecodeError, OverflowError):
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
         raise _bad(resource.kind) from None
     return orjson.dumps({"apiVersion": api_version, "kind": kind, **wire})
 
@@ -57,7 +57,7 @@ def delete_options(body: bytes) -> Wire:
     """metav1.DeleteOptions in the envelope. Raises ApiError (400)."""
     try:
         return _message(_envelope(body)[2], _DELETE_OPTIONS)
-    except (ValueError, IndexError, UnicodeDecodeError):
+    except (ValueError, TypeError, IndexError):
         raise _bad("DeleteOptions") from None
 
 
@@ -145,22 +145,18 @@ def _add(found: Wire, name: str, value: int | bytes, schema: Schema) -> None:
 
 def _map_entry(value: int | bytes, schema: Schema) -> tuple[str, Any]:
     if not isinstance(value, bytes):
-        raise ValueError("a map entry is a message")
+        raise TypeError("a map entry is a message")
     parts = dict(_fields(value))
     key = parts.get(1, b"")
     if not isinstance(key, bytes):
-        raise ValueError("a map's key is a string")
+        raise TypeError("a map's key is a string")
     return key.decode(), _value(parts.get(2, b""), schema)
 
 
 def _value(value: int | bytes, schema: Schema) -> Any:
     kind = schema["type"]
     if isinstance(value, int):
-        if kind == "boolean":
-            return bool(value)
-        if kind != "integer":
-            raise ValueError("a number in the place of something else")
-        return value - (1 << 64) if value >> 63 else value
+        return _scalar(value, kind)
     if "x-time" in schema:
         return _time(value, schema["x-time"])
     if schema.get("format") == "byte":
@@ -170,6 +166,14 @@ def _value(value: int | bytes, schema: Schema) -> Any:
     if kind == "object" and "properties" in schema:
         return _message(value, schema)
     return None  # managed fields and conditions: clients do not set them
+
+
+def _scalar(value: int, kind: str) -> int | bool:
+    if kind == "boolean":
+        return bool(value)
+    if kind != "integer":
+        raise ValueError("a number in the place of something else")
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _time(value: bytes, digits: int) -> str | None:

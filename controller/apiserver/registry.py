@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from controller.apiserver import admission, decoding, errors, meta, strategies
 from controller.apiserver.admission import User
@@ -15,7 +15,6 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError, FieldError
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING
-from controller.apiserver.selectors import Selection
 from controller.apiserver.store import ChangeType, Entry, ObjectKey, Store, StoreFailure
 
 Wire = dict[str, Any]
@@ -64,6 +63,14 @@ class Outcome:
     created: bool = False
     deleted: bool = False
     warnings: list[str] = field(default_factory=list)
+
+
+class _Found(NamedTuple):
+    """What a write starts from."""
+
+    key: ObjectKey
+    entry: Entry
+    old: Wire
 
 
 class Registry:
@@ -122,7 +129,7 @@ class Registry:
         key = ObjectKey(resource.storage, namespace, metadata["name"])
         if self._store.head(key) is not None:
             return None
-        await self._admit("CREATE", resource, wire, None, "", options)
+        await self._admit(resource, wire, None, "", options)
         if self._store.head(key) is not None:
             return None
         self._check_namespace(resource, namespace, metadata["name"])
@@ -176,17 +183,18 @@ class Registry:
             new = mutate(decoding.present_wire(resource, entry.object()))
             _check_version(resource, new, old, conditional)
             outcome = await self._update_once(
-                resource, key, entry, new, old, subresource, options
+                resource, _Found(key, entry, old), new, subresource, options
             )
             if outcome is not None:
                 return outcome
         raise errors.conflict(resource.group, resource.plural, name)
 
     async def _update_once(
-        self, resource: Resource, key: ObjectKey, entry: Entry, new: Wire, old: Wire,
-        subresource: str, options: WriteOptions,
+        self, resource: Resource, found: _Found, new: Wire, subresource: str,
+        options: WriteOptions,
     ) -> Outcome | None:  # fmt: skip
         """None if the object changed meanwhile."""
+        key, entry, old = found
         _match_namespace(new["metadata"], key.namespace)
         new = _prepare_update(resource, new, old, key.namespace, subresource)
         strategies.prepare(resource, new, old, self._catalog)
@@ -194,7 +202,7 @@ class Registry:
         self._validate(resource, new, old)
         if structural.same(new, old):
             return Outcome(decoding.present(resource, entry.body))
-        await self._admit("UPDATE", resource, new, old, subresource, options)
+        await self._admit(resource, new, old, subresource, options)
         if self._store.head(key) is not entry:
             return None
         gone = _is_finished(resource, new)
@@ -222,18 +230,18 @@ class Registry:
                 raise errors.not_found(resource.group, resource.plural, name)
             old = decoding.present_wire(resource, entry.object())
             _check_preconditions(resource, old, delete)
-            outcome = await self._delete_once(resource, key, entry, old, delete, options)
+            outcome = await self._delete_once(resource, _Found(key, entry, old), delete, options)
             if outcome is not None:
                 return outcome
         raise errors.conflict(resource.group, resource.plural, name)
 
     async def _delete_once(
-        self, resource: Resource, key: ObjectKey, entry: Entry, old: Wire,
-        delete: DeleteOptions, options: WriteOptions,
-    ) -> Outcome | None:  # fmt: skip
+        self, resource: Resource, found: _Found, delete: DeleteOptions, options: WriteOptions
+    ) -> Outcome | None:
+        key, entry, old = found
         new = decoding.present_wire(resource, entry.object())
         _begin_deletion(resource, new, delete)
-        await self._admit("DELETE", resource, None, old, "", options)
+        await self._admit(resource, None, old, "", options)
         if self._store.head(key) is not entry:
             return None
         gone = _is_finished(resource, new)
@@ -282,12 +290,15 @@ class Registry:
             raise errors.invalid_object(resource.group, resource.kind, name, found)
 
     async def _admit(
-        self, operation: admission.Operation, resource: Resource, new: Wire | None,
-        old: Wire | None, subresource: str, options: WriteOptions,
+        self, resource: Resource, new: Wire | None, old: Wire | None, subresource: str,
+        options: WriteOptions,
     ) -> None:  # fmt: skip
         if self._judge is None or not resource.custom:
             return
         metadata = (new or old or {})["metadata"]
+        operation: admission.Operation = (
+            "CREATE" if old is None else "DELETE" if new is None else "UPDATE"
+        )
         request = admission.Request(
             operation, resource.group, resource.version, resource.kind, resource.plural,
             metadata.get("namespace", ""), metadata["name"], new, old, options.user, self._lookup,
@@ -305,15 +316,11 @@ class Registry:
         except TimeoutError:
             raise errors.internal("admission did not answer in time; try again") from None
         except Exception:
-            _log.exception(
-                "admission failed", extra={"kind": request.kind, "name": request.name}
-            )
+            _log.exception("admission failed", extra={"kind": request.kind, "name": request.name})
             raise errors.internal("admission failed; the server's log has the reason") from None
 
 
-def _refused(
-    resource: Resource, name: str, violations: Sequence[admission.Violation]
-) -> ApiError:
+def _refused(resource: Resource, name: str, violations: Sequence[admission.Violation]) -> ApiError:
     fields = [v for v in violations if v.field]
     if not fields:
         why = "; ".join(v.message for v in violations)
@@ -456,16 +463,3 @@ class StoreLookup:
         shelf = self._store.shelf(resource.storage)
         entries = shelf.entries(shelf.keys(namespace))
         return [decoding.present_wire(resource, entry.object()) for entry in entries]
-
-
-def matching(
-    resource: Resource, entries: Sequence[Entry], selection: Selection
-) -> list[Entry]:
-    """Those entries that a selection is about."""
-    if selection.everything:
-        return list(entries)
-    return [
-        entry
-        for entry in entries
-        if selection.matches(decoding.present_wire(resource, entry.object()))
-    ]

@@ -13,6 +13,7 @@ _TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
 _LABEL_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?\Z")
+COMMA, OPEN, CLOSE = ",", "(", ")"
 _OPERATORS = "in, notin, =, ==, !=, gt, lt"
 
 
@@ -68,7 +69,7 @@ class _Parser:
         found = [self._requirement()]
         while self._peek():
             token = self._next()
-            if token != ",":
+            if token != COMMA:
                 raise _unparsable(f"found '{token}', expected: ',' or 'end of string'")
             if not self._peek():
                 raise _unparsable("found '', expected: identifier after ','")
@@ -107,14 +108,14 @@ class _Parser:
 
     def _set(self) -> list[str]:
         token = self._next()
-        if token != "(":
+        if token != OPEN:
             raise _unparsable(f"found '{token}' expected: '('")
         found: list[str] = [""]
         while True:
             token = self._next()
-            if token == ")":
+            if token == CLOSE:
                 return found
-            if token == ",":
+            if token == COMMA:
                 found.append("")
             elif token:
                 found[-1] = token
@@ -221,9 +222,7 @@ class FieldSelector:
         return None
 
     def matches(self, wire: Mapping[str, Any]) -> bool:
-        return all(
-            (field_text(wire, r.path) == r.value) != r.negated for r in self.requirements
-        )
+        return all((field_text(wire, r.path) == r.value) != r.negated for r in self.requirements)
 
 
 def parse_fields(text: str, known: Sequence[str]) -> FieldSelector:
@@ -293,3 +292,6 @@ class Selection:
 
     def matches(self, wire: Mapping[str, Any]) -> bool:
         return self.labels.matches(labels_of(wire)) and self.fields.matches(wire)
+
+
+EVERYTHING = Selection()

@@ -31,7 +31,7 @@ def merge(target: Wire, patch: Wire, schema: Mapping[str, Any]) -> Wire:
     if isinstance(retained, list):
         found = {key: value for key, value in found.items() if key in retained}
     for key, value in patch.items():
-        if key == _DIRECTIVE or key == "$retainKeys" or key.startswith("$setElementOrder/"):
+        if key in (_DIRECTIVE, "$retainKeys") or key.startswith("$setElementOrder/"):
             continue
         if key.startswith("$deleteFromPrimitiveList/"):
             name = key.partition("/")[2]

@@ -16,9 +16,7 @@ PROTECTED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease
 DEFINITIONS = f"{crds.GROUP}/customresourcedefinitions"
 
 
-def prepare(
-    resource: Resource, new: Wire, old: Mapping[str, Any] | None, catalog: Catalog
-) -> None:
+def prepare(resource: Resource, new: Wire, old: Mapping[str, Any] | None, catalog: Catalog) -> None:
     """Fill in what the server decides, in place. ``old`` is None at creation."""
     found = _PREPARE.get(resource.storage)
     if found is not None:
@@ -156,9 +154,7 @@ def _check_event(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[
         return []
     if not namespace and new["metadata"].get("namespace") in ("default", "kube-system"):
         return []
-    return [
-        errors.invalid(f"{field}.namespace", namespace, "does not match event.namespace")
-    ]
+    return [errors.invalid(f"{field}.namespace", namespace, "does not match event.namespace")]
 
 
 _VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], list[FieldError]]] = {

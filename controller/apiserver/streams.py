@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import orjson
 from controller.apiserver import decoding, errors
 from controller.apiserver.catalog import Resource
 from controller.apiserver.errors import ApiError
-from controller.apiserver.selectors import Selection
+from controller.apiserver.selectors import EVERYTHING, Selection
 from controller.apiserver.store import Change, ChangeType, Entry, Store, Subscription
 
 Wire = dict[str, Any]
@@ -35,7 +35,7 @@ class WatchOptions:
     """
 
     namespace: str = ""
-    selection: Selection = Selection()
+    selection: Selection = EVERYTHING
     version: int | None = None
     initial: bool = False
     initial_end: bool = False
@@ -57,7 +57,7 @@ class Watch:
         # Watchers that want the whole object share the line; so they need one name for it.
         self._shared = (resource.api_version, "") if render is None else None
 
-    async def lines(self) -> AsyncIterator[bytes]:
+    async def lines(self) -> AsyncGenerator[bytes, None]:
         """Ends after ``seconds``, when the server stops, or after an ERROR line (410)."""
         seconds = self._options.seconds or random.uniform(1800, 3600)  # noqa: S311
         deadline = time.monotonic() + seconds
@@ -116,9 +116,7 @@ class Watch:
         wire = decoding.present_wire(self._resource, entry.object())
         return self._wire_line(b"ADDED", wire) if self._options.selection.matches(wire) else b""
 
-    async def _follow(
-        self, subscription: Subscription, deadline: float
-    ) -> AsyncIterator[bytes]:
+    async def _follow(self, subscription: Subscription, deadline: float) -> AsyncIterator[bytes]:
         next_bookmark = time.monotonic() + BOOKMARK_SECONDS
         while not subscription.closed:
             now = time.monotonic()

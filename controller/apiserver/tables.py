@@ -38,23 +38,24 @@ def duration(seconds: int) -> str:
     if seconds < -1:
         return "<invalid>"
     seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return _two(minutes, "m", seconds % 60, "s")
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return _two(days, "d", hours % 24, "h")
-    if days < 730:
-        return f"{days}d"
-    years = days // 365
-    return _two(years, "y", days % 365, "d") if years < 8 else f"{years}y"
+    for below, unit, name, smaller, smaller_name in _SCALE:
+        if seconds < below:
+            first, rest = divmod(seconds, unit)
+            return _two(first, name, rest // smaller if smaller else 0, smaller_name)
+    return f"{seconds // (365 * 86400)}y"
+
+
+_SCALE = (
+    (120, 1, "s", 0, ""),
+    (600, 60, "m", 1, "s"),
+    (180 * 60, 60, "m", 0, ""),
+    (8 * 3600, 3600, "h", 60, "m"),
+    (48 * 3600, 3600, "h", 0, ""),
+    (8 * 86400, 86400, "d", 3600, "h"),
+    (730 * 86400, 86400, "d", 0, ""),
+    (8 * 365 * 86400, 365 * 86400, "y", 86400, "d"),
+)
+"""Below which age: the unit shown, and the smaller one beside it."""
 
 
 def _two(first: int, unit: str, second: int, smaller: str) -> str:
@@ -122,9 +123,7 @@ def table(
     }
 
 
-def custom_column(
-    definition: Mapping[str, Any], find: Callable[[Any], list[Any]]
-) -> Column:
+def custom_column(definition: Mapping[str, Any], find: Callable[[Any], list[Any]]) -> Column:
     """A printer column of a CustomResourceDefinition."""
     type_ = definition["type"]
     path = definition["jsonPath"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -53,7 +53,7 @@ class Answer:
 
     body: bytes
     code: int = 200
-    warnings: list[str] = field(default_factory=list)
+    warnings: Sequence[str] = ()
     media: str = negotiate.JSON
 
 
@@ -81,7 +81,7 @@ class Verbs:
         bodies = [decoding.present(call.resource, entry.body) for entry in page.entries]
         return Answer(self._collection(call, metadata, bodies), media=call.accepted.media)
 
-    def _collection(self, call: Call, metadata: Wire, bodies: list[bytes]) -> bytes:
+    def _collection(self, call: Call, metadata: Wire, bodies: Sequence[bytes]) -> bytes:
         form = call.accepted.form
         if form == "Table":
             items = map(orjson.loads, bodies)
@@ -100,7 +100,7 @@ class Verbs:
         return Watch(self._store, call.resource, wanted, _renderer(call))
 
     def _one(
-        self, call: Call, body: bytes, code: int = 200, warnings: list[str] | None = None
+        self, call: Call, body: bytes, code: int = 200, warnings: Sequence[str] = ()
     ) -> Answer:
         form = call.accepted.form
         if form == "Table":
@@ -109,7 +109,7 @@ class Verbs:
             body = orjson.dumps(tables.table(call.resource, metadata, [wire], _include(call)))
         elif form != "object":
             body = orjson.dumps(tables.partial(orjson.loads(body)))
-        return Answer(body, code, warnings or [], call.accepted.media)
+        return Answer(body, code, warnings, call.accepted.media)
 
     # Writing
 
@@ -118,9 +118,7 @@ class Verbs:
             raise errors.method_not_allowed()
         wanted = options.write_options(call.query, call.user, "CreateOptions")
         decoded = _decode(call.resource, body, media, wanted.validation)
-        outcome = await self._registry.create(
-            call.resource, call.namespace, decoded.wire, wanted
-        )
+        outcome = await self._registry.create(call.resource, call.namespace, decoded.wire, wanted)
         return self._one(call, outcome.body, 201, decoded.oddities)
 
     async def update(self, call: Call, body: bytes, media: str) -> Answer:

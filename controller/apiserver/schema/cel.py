@@ -32,14 +32,36 @@ from controller.apiserver.schema.structural import MISSING, Node, children, corr
 
 _T = cel.Type
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package "
-    "namespace return var void while".split()
+    (
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    )
 )
 _SYMBOLS = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
 _NAME = re.compile(r"[A-Za-z_.\-/][A-Za-z0-9_.\-/]*\Z")
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _ACCESS = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
 _STRINGS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'')
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z")
 _QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?\Z")
 
 
@@ -174,7 +196,7 @@ def _kubernetes() -> cel.CelExtension:
             member("find", _T.STRING, [_T.STRING, _T.STRING], _find),
             member("findAll", _T.List(_T.STRING), [_T.STRING, _T.STRING], _find_all),
             function("isQuantity", lambda text: _QUANTITY.match(text) is not None),
-            function("isURL", lambda text: re.match(r"[a-z][a-z0-9+.-]*://\S+\Z", text) is not None),
+            function("isURL", lambda text: _URL.match(text) is not None),
         ],
     )
 
@@ -292,9 +314,7 @@ def _below(
             yield node.items, item, partners[at], f"{path}[{at}]"
 
 
-def _judge_node(
-    node: RuleNode, value: Any, old: Any, path: str, found: list[FieldError]
-) -> None:
+def _judge_node(node: RuleNode, value: Any, old: Any, path: str, found: list[FieldError]) -> None:
     unchanged = old is not MISSING and same(value, old)
     activation: Any = None
     for rule in node.rules:

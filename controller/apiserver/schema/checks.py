@@ -25,14 +25,18 @@ _FORBIDDEN = ("$ref", "definitions", "dependencies", "patternProperties", "addit
 _FIELD_PATH = re.compile(r"(\.[A-Za-z_$][\w$-]*|\['[^']+'\])+\Z")
 
 KNOWN = frozenset(
-    """$ref $schema additionalItems additionalProperties allOf anyOf default definitions dependencies
-    description enum example exclusiveMaximum exclusiveMinimum externalDocs format id items maxItems
-    maxLength maxProperties maximum minItems minLength minProperties minimum multipleOf not nullable
-    oneOf pattern patternProperties properties required title type uniqueItems
-    x-kubernetes-embedded-resource x-kubernetes-int-or-string x-kubernetes-list-map-keys
-    x-kubernetes-list-type x-kubernetes-map-type x-kubernetes-preserve-unknown-fields
-    x-kubernetes-validations""".split()  # noqa: SIM905
-)
+    (
+        "$ref", "$schema", "additionalItems", "additionalProperties", "allOf", "anyOf",
+        "default", "definitions", "dependencies", "description", "enum", "example",
+        "exclusiveMaximum", "exclusiveMinimum", "externalDocs", "format", "id", "items",
+        "maxItems", "maxLength", "maxProperties", "maximum", "minItems", "minLength",
+        "minProperties", "minimum", "multipleOf", "not", "nullable", "oneOf", "pattern",
+        "patternProperties", "properties", "required", "title", "type", "uniqueItems",
+        "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string",
+        "x-kubernetes-list-map-keys", "x-kubernetes-list-type", "x-kubernetes-map-type",
+        "x-kubernetes-preserve-unknown-fields", "x-kubernetes-validations",
+    )
+)  # fmt: skip
 """Fields of JSONSchemaProps."""
 
 
@@ -103,9 +107,7 @@ def _validate_type(schema: Mapping[str, Any], path: str, root: bool) -> Iterator
 
 def _validate_keywords(schema: Mapping[str, Any], path: str, root: bool) -> Iterator[FieldError]:
     if "additionalProperties" in schema and root:
-        yield errors.forbidden_field(
-            f"{path}.additionalProperties", "must not be used at the root"
-        )
+        yield errors.forbidden_field(f"{path}.additionalProperties", "must not be used at the root")
     if "additionalProperties" in schema and schema.get("properties"):
         yield errors.forbidden_field(
             f"{path}.additionalProperties",

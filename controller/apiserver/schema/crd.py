@@ -180,9 +180,7 @@ _NAME = Column(
     "Name", "string", lambda wire: wire["metadata"]["name"], format="name",
     description="The name: unique in its namespace, never changes.",
 )  # fmt: skip
-_DEFAULT_COLUMNS = (
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-)
+_DEFAULT_COLUMNS = ({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},)
 
 
 def _columns(version: Mapping[str, Any]) -> tuple[Column, ...]:

@@ -247,7 +247,8 @@ def json_type(value: Any) -> str:
         return "integer"
     if isinstance(value, float):
         return "integer" if value.is_integer() else "number"
-    return {str: "string", list: "array", dict: "object"}.get(type(value), "null")
+    names: dict[type, str] = {str: "string", list: "array", dict: "object"}
+    return names.get(type(value), "null")
 
 
 def _wrong_type(wanted: str, value: Any, path: str) -> FieldError:
@@ -330,9 +331,7 @@ def _number(value: Any) -> str:
 
 def _minimum(limit: Any, schema: Mapping[str, Any]) -> Check:
     if schema.get("exclusiveMinimum"):
-        return _bound(
-            lambda v: v > limit, (int, float), f"should be greater than {_number(limit)}"
-        )
+        return _bound(lambda v: v > limit, (int, float), f"should be greater than {_number(limit)}")
     text = f"should be greater than or equal to {_number(limit)}"
     return _bound(lambda v: v >= limit, (int, float), text)
 
@@ -363,9 +362,7 @@ def _max_length(limit: Any, schema: Mapping[str, Any]) -> Check:
 
 def _pattern(pattern: Any, schema: Mapping[str, Any]) -> Check:
     expression = compile_pattern(pattern)
-    return _bound(
-        lambda v: expression.search(v) is not None, str, f"should match '{pattern}'"
-    )
+    return _bound(lambda v: expression.search(v) is not None, str, f"should match '{pattern}'")
 
 
 def _max_items(limit: Any, schema: Mapping[str, Any]) -> Check:

@@ -210,9 +210,7 @@ class Store:
         entry = Entry(self._last, build(self._last))
         previous = self.head(key)
         change = Change(type_, key, entry, previous)
-        row = Row(
-            entry.version, type_, *key, previous.version if previous else 0, entry.body
-        )
+        row = Row(entry.version, type_, *key, previous.version if previous else 0, entry.body)
         future: asyncio.Future[Entry] = self._loop.create_future()
         self._futures[entry.version] = future
         self._pending[key] = change
@@ -292,9 +290,7 @@ class Store:
         recent = [c for c in self._ring.since(version) if c.key.resource == resource]
         yield recent, self.subscribe(resource)
 
-    async def _changes(
-        self, resource: str, after: int, upto: int
-    ) -> AsyncIterator[Change]:
+    async def _changes(self, resource: str, after: int, upto: int) -> AsyncIterator[Change]:
         while after < self._ring.floor:
             floor = self._ring.floor
             piece = await self._read(resource, after, floor)
