@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 import yaml
 
 from common.pki import Authority, CertPair, client_context
+from controller.ledger import schema
 from controller.up.layout import Layout
 from crds import kinds
 
@@ -279,13 +280,10 @@ class Cloud:
         path = self.layout.root / "ledger.sqlite"
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
         try:
-            query = "select name from sqlite_master where type='table' and name like '%claim%'"
-            tables = [row[0] for row in connection.execute(query)]
-            assert tables, "the ledger has no tables of claims"
             return [
                 (str(scope), str(owner))
-                for table in tables
-                for scope, owner in connection.execute(f"select scope, owner from {table}")
+                for table in (schema.addresses, schema.names, schema.amounts)
+                for scope, owner in connection.execute(f"select scope, owner from {table.name}")
             ]
         finally:
             connection.close()
