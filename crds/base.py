@@ -303,6 +303,11 @@ class WorkflowStatus(Model):
         default="Running", description="Which way it goes."
     )
     step: str = Field(default="", description="The step that is at work.")
+    furthest: str = Field(
+        default="",
+        description="A step after this one that may have run before a restart; rollback starts "
+        "there.",
+    )
     progress: str = Field(default="", description="For people: step 3 of 9.")
     retries: int = Field(default=0, description="How often the step was tried again.")
     generation: int = Field(default=0, description="The spec's generation that the run serves.")
