@@ -22,12 +22,13 @@ class PlannedStep:
     """A step's place in a flow.
 
     timeout: seconds from its first run to its success, pauses and restarts included; None: as
-    long as it takes. retries: how many Transient failures it may have before the flow fails.
+    long as it takes. retries: how many Transient failures it may have before the flow fails;
+    None: any number.
     """
 
     step: Step
     timeout: float | None = None
-    retries: int = DEFAULT_RETRIES
+    retries: int | None = DEFAULT_RETRIES
 
     @property
     def name(self) -> str:

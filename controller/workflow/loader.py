@@ -9,6 +9,7 @@ A flow::
       - allocate-host
       - {step: create-volumes, timeout: 10m, retries: 5}
       - {flow: prepare-networks}
+      - {step: clean-up, retries: unlimited}
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class _Item:
     name: str
     flow: bool = False
     timeout: float | None = None
-    retries: int = DEFAULT_RETRIES
+    retries: int | None = DEFAULT_RETRIES
 
 
 @dataclass(frozen=True)
@@ -163,10 +164,12 @@ def _duration(node: yaml.Node, file: str) -> float:
     return seconds
 
 
-def _count(node: yaml.Node, file: str) -> int:
+def _count(node: yaml.Node, file: str) -> int | None:
     text = _text(node, file)
+    if text == "unlimited":
+        return None
     if not text.isascii() or not text.isdigit():
-        raise _at(node, file).wrong(f"bad retries {text!r}; write 0 or more")
+        raise _at(node, file).wrong(f"bad retries {text!r}; write 0 or more, or unlimited")
     return int(text)
 
 

@@ -2,7 +2,15 @@
 
 All that a run must remember is in ``obj.status.workflow``, which the reconciler writes after each
 pass. A controller killed in mid-pass goes on from what was written last and runs some steps (or
-rollbacks) again: that is why they are idempotent.
+rollbacks) again: that is why they are idempotent. Two things make that safe:
+
+- A flow that fails pauses before it is rolled back, so that the turn is written first. Otherwise a
+  controller killed in mid-rollback would go forward again over steps that are undone already.
+- Whoever goes on with a run that it did not leave itself cannot know how far the one before got
+  after its last write. Should the flow fail, rollback then starts at the flow's last step.
+
+What is left open: the pass that starts a flow has no record before its end. If the controller is
+killed in it, the next run finds (or the owner's deletion removes) what it did.
 """
 
 from __future__ import annotations
@@ -10,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -44,6 +53,17 @@ _GRACE = 5.0
 pause the step may find its work done."""
 
 
+_AT_ONCE = 0.001
+_REMEMBERED = 100_000
+
+
+@dataclass(frozen=True)
+class _Left:
+    flow: str
+    run_id: str
+    position: int
+
+
 class _Broken(Transient):
     """A step hung or raised what no step should raise: most likely a defect of it."""
 
@@ -53,7 +73,8 @@ def _short_id() -> str:
 
 
 class FlowEngine:
-    """Implements ``controller.workflow.engine.Flows``. Holds no state of any run."""
+    """Implements ``controller.workflow.engine.Flows``. What it remembers of runs only spares work:
+    a run that it does not know is taken for one that another process left in mid-pass."""
 
     def __init__(
         self,
@@ -67,6 +88,8 @@ class FlowEngine:
         self._observers = observers
         self._new_id = new_id
         self._pass_limit = pass_limit
+        self._left: OrderedDict[str, _Left] = OrderedDict()
+        """uid → its unfinished run, as it was when our last pass through it ended."""
 
     @classmethod
     def load(
@@ -88,12 +111,14 @@ class FlowEngine:
             self._start(name, obj, ctx)
         run = self._resume(obj, ctx)
         if run.workflow.phase == "Running":
-            await run.forward()
-        if run.workflow.phase == "Running":
-            run.end("succeeded")
+            try:
+                await run.forward()
+            finally:
+                self._leave(run)
+            self._end(run, "succeeded")
             return
         await run.back()
-        run.end("failed")
+        self._end(run, "failed")
         failure = run.workflow.failure or WorkflowFailure(step="", reason="Failed", message=name)
         raise FlowFailed(failure.message, step=failure.step, reason=failure.reason)
 
@@ -102,9 +127,18 @@ class FlowEngine:
             return
         run = self._resume(obj, ctx)
         if run.workflow.phase == "Running":
-            run.fail(WorkflowFailure(step=run.workflow.step, reason="Cancelled", message=reason))
+            raise run.turn(
+                WorkflowFailure(step=run.workflow.step, reason="Cancelled", message=reason)
+            )
         await run.back()
-        run.end("cancelled")
+        self._end(run, "cancelled")
+
+    def _end(self, run: _Run, outcome: str) -> None:
+        if run.workflow.started_at is not None:
+            seconds = run.ctx.clock.now() - run.workflow.started_at.timestamp()
+            FLOW_SECONDS.labels(run.flow.name, outcome).observe(max(0.0, seconds))
+        run.obj.status.workflow = None
+        self._left.pop(run.obj.uid, None)
 
     def _start(self, name: str, obj: Resource, ctx: Context) -> None:
         obj.status.workflow = WorkflowStatus(
@@ -114,17 +148,34 @@ class FlowEngine:
             started_at=_utc(ctx.clock.now()),
             step=self.flows[name].steps[0].name,
         )
+        lost = self._left.get(obj.uid)
+        position = lost.position if lost is not None and lost.flow == name else 0
+        self._left[obj.uid] = _Left(name, obj.status.workflow.run_id, position)
 
     def _resume(self, obj: Resource, ctx: Context) -> _Run:
         workflow: WorkflowStatus = obj.status.workflow
         flow = self.flows.get(workflow.name)
-        if flow is None or workflow.step not in flow.positions:
+        if flow is None or not {workflow.step, workflow.furthest or workflow.step} <= set(
+            flow.positions
+        ):
             raise Transient(
                 f"step {workflow.step!r} of flow {workflow.name!r} is under way, but this version "
                 "does not have it; run the version (or the plugin) that began it",
                 reason="UnknownFlow",
             )
-        return _Run(flow, obj, ctx, workflow, self._observers, self._pass_limit)
+        run = _Run(flow, obj, ctx, workflow, self._observers, self._pass_limit)
+        left = self._left.get(obj.uid)
+        if workflow.phase == "Running":
+            ours = left is not None and left.run_id == workflow.run_id
+            run.reaches(left.position if left is not None and ours else len(flow.steps) - 1)
+        return run
+
+    def _leave(self, run: _Run) -> None:
+        uid, workflow = run.obj.uid, run.workflow
+        self._left[uid] = _Left(run.flow.name, workflow.run_id, run.furthest)
+        self._left.move_to_end(uid)
+        while len(self._left) > _REMEMBERED:
+            self._left.popitem(last=False)
 
 
 @dataclass
@@ -141,13 +192,21 @@ class _Run:
     def __post_init__(self) -> None:
         self.scope = Scope(self.obj, self.ctx, self.workflow.run_id, data={})
 
+    @property
+    def furthest(self) -> int:
+        """Position of the furthest step that may have run."""
+        return self.flow.positions[self.workflow.furthest or self.workflow.step]
+
+    def reaches(self, position: int) -> None:
+        """The run may have got as far as ``position``."""
+        if position > self.furthest:
+            self.workflow.furthest = self.flow.steps[position].name
+
     async def forward(self) -> None:
-        """Run steps from the recorded one on. Returns when all are done or the flow failed."""
+        """Run steps from the recorded one on. Returns when all are done."""
         for index in range(self.flow.positions[self.workflow.step], len(self.flow.steps)):
-            planned = self.flow.steps[index]
             self._enter(index, "step")
-            if not await self._step(planned):
-                return
+            await self._step(self.flow.steps[index])
 
     async def back(self) -> None:
         """Roll back from the recorded step to the first. Returns when everything is undone."""
@@ -158,62 +217,60 @@ class _Run:
             await self._undo(self.flow.steps[index])
         self.workflow.phase = "RolledBack"
 
-    def fail(self, failure: WorkflowFailure) -> None:
-        """Turn round: what happens next is the rollback of the current step."""
+    def turn(self, failure: WorkflowFailure) -> Waiting:
+        """Turn round. Raise what is returned: the turn must be written before anything is undone.
+        The next pass rolls back, from the furthest step that may have run."""
+        last = self.flow.steps[self.furthest].name
         self.workflow.phase = "RollingBack"
         self.workflow.failure = failure
         self.workflow.retries = 0
+        self.workflow.step, self.workflow.furthest = last, ""
+        self.workflow.progress = f"rolling back after step {failure.step} failed"
         log.info(
             "flow %s failed at %s: %s", self.flow.name, failure.step, failure.message,
             extra={"flow": self.flow.name, "step": failure.step, "reason": failure.reason},
         )  # fmt: skip
+        message = f"step {failure.step} failed, what was done is undone: {failure.message}"
+        return Waiting(message, reason="RollingBack", retry_after=_AT_ONCE)
 
-    def end(self, outcome: str) -> None:
-        if self.workflow.started_at is not None:
-            seconds = self.ctx.clock.now() - self.workflow.started_at.timestamp()
-            FLOW_SECONDS.labels(self.flow.name, outcome).observe(max(0.0, seconds))
-        self.obj.status.workflow = None
-
-    async def _step(self, planned: PlannedStep) -> bool:
-        """True if the step is done, False if the flow failed; raises what pauses it."""
+    async def _step(self, planned: PlannedStep) -> None:
+        """Returns when the step is done; raises what pauses the flow."""
         self._tell(planned, "before")
         left = self._time_left(planned)
         try:
             await self._timed(planned, planned.step.run, left)
         except Terminal as error:
-            self._fail_step(planned, error, "failed")
-            return False
+            raise self._failed(planned, error, "failed") from error
         except (Waiting, Transient) as error:
-            if not self._may_go_on(planned, error):
-                return False
-            raise
+            pause = self._pause(planned, error)
+            if pause is error:
+                raise
+            raise pause from error
         self._count(planned, "succeeded")
         self._tell(planned, "after")
-        return True
 
-    def _may_go_on(self, planned: PlannedStep, error: KumulusError) -> bool:
-        """Whether a step that did not get done has time and retries left; if not, fail."""
+    def _pause(self, planned: PlannedStep, error: KumulusError) -> KumulusError:
+        """``error`` itself while the step has time and retries left; otherwise the flow turns."""
         left = self._time_left(planned)
         if left is not None and left <= 0:
             message = f"step {planned.name} took longer than {planned.timeout:g}s: {error.message}"
-            self._fail_step(planned, Terminal(message, reason="StepTimeout"), "timeout")
-            return False
+            return self._failed(planned, Terminal(message, reason="StepTimeout"), "timeout")
         if isinstance(error, Waiting):
             self._count(planned, "waiting")
             if left is not None:
                 error.retry_after = min(left, error.retry_after or left)
-            return True
+            return error
         self.workflow.retries += 1
-        if self.workflow.retries > planned.retries:
-            self._fail_step(planned, error, "failed")
-            return False
+        if planned.retries is not None and self.workflow.retries > planned.retries:
+            return self._failed(planned, error, "failed")
         self._count(planned, "retried")
-        return True
+        return error
 
-    def _fail_step(self, planned: PlannedStep, error: KumulusError, outcome: str) -> None:
+    def _failed(self, planned: PlannedStep, error: KumulusError, outcome: str) -> Waiting:
         self._count(planned, outcome)
-        failure = WorkflowFailure(step=planned.name, reason=error.reason, message=error.message)
-        self.fail(failure)
+        return self.turn(
+            WorkflowFailure(step=planned.name, reason=error.reason, message=error.message)
+        )
 
     async def _undo(self, planned: PlannedStep) -> None:
         self._tell(planned, "rollback")
@@ -273,6 +330,8 @@ class _Run:
             self.workflow.retries = 0
             self.workflow.step_started_at = _utc(self.ctx.clock.now())
         self.workflow.step = name
+        if self.furthest <= index:
+            self.workflow.furthest = ""
         self.workflow.progress = f"{verb} {index + 1} of {of}: {name}"
 
     def _time_left(self, planned: PlannedStep) -> float | None:
