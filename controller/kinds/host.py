@@ -51,7 +51,8 @@ def vms_on(host: Host, store: Store) -> list[VirtualMachine]:
 
 def _left_host(vm: VirtualMachine, store: Store) -> Iterable[Key]:
     """The host that a VM left: it has room again, and may be waiting to be empty."""
-    return [Key("Host", "", vm.status.last_host)] if not vm.status.host_ref else []
+    left = vm.status.last_host if vm.status.host_ref is None else ""
+    return [Key("Host", "", left)] if left else []
 
 
 class ReadFacts(Step):

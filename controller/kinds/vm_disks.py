@@ -54,7 +54,7 @@ class CreateVolumes(Step):
         host = home(vm, ctx)
         disks = new_disks(vm, ctx.store) if is_created(vm) else wanted_disks(vm)
         known = {disk.name for disk in vm.status.disks}
-        volumes = await together(_provide(vm, disk, host, ctx) for disk in disks)
+        volumes = await together(_provide(scope, disk, host) for disk in disks)
         for disk, volume in zip(disks, volumes, strict=True):
             if disk.root:
                 vm.status.primary_storage_ref = volume.spec.primary_storage_ref
@@ -174,14 +174,15 @@ def _wire(vm: VirtualMachine, disk: DiskStatus, device: str, ctx: Context) -> Di
     return Disk(volume=volume.uid, path=volume.status.path, device=device, format=form)
 
 
-async def _provide(vm: VirtualMachine, disk: WantedDisk, host: Host, ctx: Context) -> Volume:
+async def _provide(scope: Scope[VirtualMachine], disk: WantedDisk, host: Host) -> Volume:
     """The disk's Volume, made or found, bound to ``host``."""
+    vm, ctx = scope.obj, scope.ctx
     volume = volume_of(vm, disk.volume, ctx.store)
     if volume is None:
-        volume = await _make(vm, disk, host, ctx)
+        volume = await _make(scope, disk, host)
     _check_use(vm, disk, volume, ctx)
     if volume.spec.host_ref is None:
-        volume = await _bind(volume, host, await _claimed_storage(vm, disk, ctx), ctx)
+        volume = await _bind(volume, host, await _claimed_storage(scope, disk), ctx)
     if named(volume.spec.host_ref) != host.name:
         raise Terminal(
             f"volume {volume.name} is on host {named(volume.spec.host_ref)}, the VM on {host.name}",
@@ -190,13 +191,13 @@ async def _provide(vm: VirtualMachine, disk: WantedDisk, host: Host, ctx: Contex
     return volume
 
 
-async def _make(vm: VirtualMachine, disk: WantedDisk, host: Host, ctx: Context) -> Volume:
+async def _make(scope: Scope[VirtualMachine], disk: WantedDisk, host: Host) -> Volume:
     if disk.make is None:
         raise Waiting(f"Volume {disk.volume} does not exist")
-    storage = await _claimed_storage(vm, disk, ctx)
+    storage = await _claimed_storage(scope, disk)
     disk.make.spec.host_ref = ObjectRef(name=host.name)
     disk.make.spec.primary_storage_ref = ObjectRef(name=storage) if storage else None
-    return cast(Volume, await ctx.objects.create(disk.make))
+    return cast(Volume, await scope.ctx.objects.create(disk.make))
 
 
 def _check_use(vm: VirtualMachine, disk: WantedDisk, volume: Volume, ctx: Context) -> None:
@@ -230,9 +231,13 @@ async def _bind(volume: Volume, host: Host, storage: str | None, ctx: Context) -
     return cast(Volume, await ctx.objects.patch(key_of(volume), {"spec": spec}))
 
 
-async def _claimed_storage(vm: VirtualMachine, disk: WantedDisk, ctx: Context) -> str | None:
-    """The primary storage on which allocation claimed the disk's space."""
-    owner = claim_owner(vm.metadata.namespace or "", disk.volume)
+async def _claimed_storage(scope: Scope[VirtualMachine], disk: WantedDisk) -> str | None:
+    """The primary storage on which allocation claimed the disk's space: it told us in this pass,
+    or the ledger knows."""
+    ctx = scope.ctx
+    owner = claim_owner(scope.obj.metadata.namespace or "", disk.volume)
+    if owner in (scope.data or {}):
+        return str((scope.data or {})[owner])
     claims = await ctx.ledger.claims(owner=owner, prefix="storage/")
     uids = {claim.scope.split("/")[1] for claim in claims}
     return next((s.name for s in ctx.store.list("PrimaryStorage") if s.uid in uids), None)
@@ -244,8 +249,10 @@ def _check(volume: Volume | None, name: str) -> None:
         raise Waiting(f"volume {name} does not exist", reason="WaitingForVolume")
     if volume.status.state == "Ready":
         return
+    if volume.status.state in ("", "NotInstantiated", "Creating"):
+        raise Waiting(f"volume {name} is being made", reason="WaitingForVolume")
     ready = volume.condition("Ready")
-    why = ready.message if ready and ready.message else volume.status.state or "new"
+    why = ready.message if ready and ready.message else volume.status.state
     if volume.status.state == "Error":
         raise Terminal(f"volume {name}: {why}", reason="VolumeFailed")
     raise Waiting(f"volume {name}: {why}", reason="WaitingForVolume")

@@ -61,10 +61,9 @@ class WantedDisk:
 
 
 def wanted_disks(vm: VirtualMachine) -> list[WantedDisk]:
-    """The root disk, then the data disks. Raises Terminal for a data disk called root."""
-    if any(disk.name == ROOT for disk in vm.spec.data_disks):
-        raise Terminal("a data disk cannot be called root; rename it", reason="InvalidSpec")
-    return [_root_disk(vm), *(_data_disk(vm, disk) for disk in vm.spec.data_disks)]
+    """The root disk, then the data disks (but for one that takes the root disk's name)."""
+    data = [disk for disk in vm.spec.data_disks if disk.name != ROOT]
+    return [_root_disk(vm), *(_data_disk(vm, disk) for disk in data)]
 
 
 def _root_disk(vm: VirtualMachine) -> WantedDisk:

@@ -12,6 +12,7 @@ from controller.kinds.allocation.strategies import DEFAULT, find_strategy
 from controller.kinds.image import image_source
 from controller.kinds.support import RETRY_FAILED, exact_quantity, key_of
 from controller.kinds.vm_model import (
+    ROOT,
     WantedDisk,
     going,
     home,
@@ -40,6 +41,7 @@ class SelectImage(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         vm.status.state = "Created"
+        _names_free(vm)
         image = ctx.store.get("Image", vm.spec.image_ref.name)
         if going(image):
             raise Waiting(f"Image {vm.spec.image_ref.name} does not exist")
@@ -53,6 +55,11 @@ class SelectImage(Step):
             raise Waiting(f"Image {image.name} is Disabled; enable it", reason="ImageDisabled")
         _offering_enabled(vm, ctx)
         image_source(image, ctx)
+
+
+def _names_free(vm: VirtualMachine) -> None:
+    if any(disk.name == ROOT for disk in vm.spec.data_disks):
+        raise Terminal("a data disk cannot be called root; rename it", reason="InvalidSpec")
 
 
 def _offering_enabled(vm: VirtualMachine, ctx: Context) -> None:
@@ -80,7 +87,7 @@ class AllocateHost(Step):
         fit, dropped = fitting(request, await candidates(ctx))
         for candidate in find_strategy(_strategy(vm, ctx))(request, fit):
             try:
-                await _claim(vm, request, candidate, ctx)
+                await _claim(scope, request, candidate)
             except Exhausted as lost:  # another VM was quicker
                 dropped[candidate.name] = lost.message
             else:
@@ -110,7 +117,7 @@ class AllocateStorage(Step):
         here = next((c for c in await candidates(ctx) if c.name == host.name), None)
         disks = _to_place(vm, new_disks(vm, ctx.store), ctx)
         if here is not None and disks:
-            await _claim_space(Request(0, 0, new_disks=disks), here, ctx)
+            await _claim_space(scope, Request(0, 0, new_disks=disks), here)
 
     async def rollback(self, scope: Scope[VirtualMachine]) -> None:
         await release_unused_space(scope.obj, scope.ctx)
@@ -185,27 +192,31 @@ def _strategy(vm: VirtualMachine, ctx: Context) -> str:
     return offering.spec.allocator_strategy if offering else DEFAULT
 
 
-async def _claim(vm: VirtualMachine, request: Request, host: Candidate, ctx: Context) -> None:
-    await ctx.ledger.claim_amounts(host.scope, vm.uid, request.amounts)
+async def _claim(scope: Scope[VirtualMachine], request: Request, host: Candidate) -> None:
+    """Host and space or neither. Raises Exhausted."""
+    ledger, owner = scope.ctx.ledger, scope.obj.uid
+    await ledger.claim_amounts(host.scope, owner, request.amounts)
     try:
-        await _claim_space(request, host, ctx)
+        await _claim_space(scope, request, host)
     except Exhausted:
-        await ctx.ledger.release(vm.uid, host.scope)
+        await ledger.release(owner, host.scope)
         raise
 
 
-async def _claim_space(request: Request, host: Candidate, ctx: Context) -> None:
-    """Space for all new disks or none. Raises Exhausted."""
-    plan = place_disks(request, host)
+async def _claim_space(scope: Scope[VirtualMachine], request: Request, host: Candidate) -> None:
+    """Space for all new disks or none. Raises Exhausted. Tells create-volumes where it is."""
+    ledger, plan = scope.ctx.ledger, place_disks(request, host)
     if isinstance(plan, str):
         raise Exhausted(f"{host.name}: {plan}")
     try:
         for disk, storage in plan:
-            await ctx.ledger.claim_amounts(storage.scope, disk.owner, {BYTES: disk.size})
+            await ledger.claim_amounts(storage.scope, disk.owner, {BYTES: disk.size})
     except Exhausted:
         for disk, storage in plan:
-            await ctx.ledger.release(disk.owner, storage.scope)
+            await ledger.release(disk.owner, storage.scope)
         raise
+    if scope.data is not None:
+        scope.data.update({disk.owner: storage.name for disk, storage in plan})
 
 
 def _settle(vm: VirtualMachine, request: Request, host: Candidate, ctx: Context) -> None:

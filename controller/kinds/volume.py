@@ -11,8 +11,11 @@ name, not its uid: so a VM's flow can claim it together with the host, before th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import FlowFailed, Terminal, Waiting
+from controller.keys import Key
 from controller.kinds.image import image_source
 from controller.kinds.primary_storage import serves, storage_scope
 from controller.kinds.support import (
@@ -24,13 +27,14 @@ from controller.kinds.support import (
     on_host,
     reachable,
 )
-from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef, Reference
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.image import Image
 from crds.v1alpha1.primary_storage import PrimaryStorage
+from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
 BYTES = "bytes"
@@ -160,14 +164,21 @@ async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
     volume.status.host_ref = None
 
 
+def _attached(vm: VirtualMachine, store: Store) -> Iterable[Key]:
+    """Volumes that a VM takes, or took until now: they show whose they are."""
+    namespace = vm.metadata.namespace or ""
+    return [Key("Volume", namespace, disk.volume_ref.name) for disk in vm.status.disks]
+
+
 class VolumeActuator(Actuator[Volume]):
     model = Volume
     partitioned = True
+    watches = {"VirtualMachine": _attached}
 
     async def reconcile(self, obj: Volume, ctx: Context) -> Outcome:
-        _show_vm(obj, ctx)
         if ctx.flows.running(obj):
             return await self._create(obj, ctx)
+        _show_vm(obj, ctx)
         if obj.spec.host_ref is None:
             obj.status.state = "NotInstantiated"
             return Outcome(reason="NotInstantiated", message="it is made when a VM attaches it")
@@ -202,6 +213,7 @@ class VolumeActuator(Actuator[Volume]):
             failure.retry_after = RETRY_FAILED
             raise
         obj.status.state = "Ready"
+        _show_vm(obj, ctx)
         return Outcome()
 
 

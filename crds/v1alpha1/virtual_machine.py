@@ -84,6 +84,8 @@ class VirtualMachineSpec(BaseSpec):
         Rule("!has(self.dataDisks) || self.dataDisks.all(d, [has(d.volumeRef), has(d.size), "
              "has(d.diskOfferingRef)].filter(x, x).size() == 1)",
              "each data disk takes one of volumeRef, diskOfferingRef and size", "dataDisks"),
+        Rule("!has(self.dataDisks) || self.dataDisks.all(d, d.name != 'root')",
+             "root is the root disk's name; call the data disk something else", "dataDisks"),
     )  # fmt: skip
     power_state: Literal["Running", "Stopped", "Paused"] = Field(
         default="Running", description="What it shall be; status.state says what it is."

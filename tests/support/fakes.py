@@ -278,14 +278,13 @@ class FakeAgents:
         if fault is not None and fault.hang:
             return
         try:
-            if fault is not None and not fault.after:
-                raise DriverError(fault.code, fault.message)  # type: ignore[arg-type]
-            operation.result = await _actions(agent.machine).run(action, resource, args)
-            self.executed.append((name, action, resource))
-            if fault is not None:
-                raise DriverError(fault.code, fault.message)  # type: ignore[arg-type]
+            if fault is None or fault.after:
+                operation.result = await _actions(agent.machine).run(action, resource, args)
+                self.executed.append((name, action, resource))
         except DriverError as error:
             operation.error = error
+        if fault is not None:
+            operation.error = DriverError(fault.code, fault.message)  # type: ignore[arg-type]
         operation.pending = False
         self._wake(owner)
 

@@ -142,7 +142,9 @@ async def test_a_volume_serves_one_vm_at_a_time() -> None:
 
 async def test_deleting_it_while_it_is_being_made_leaves_nothing() -> None:
     async with cloud() as world:
-        await world.apply("VirtualMachine", "vm", **vm_spec(dataDisks=[{"name": "a", "size": "1Gi"}]))
+        await world.apply(
+            "VirtualMachine", "vm", **vm_spec(dataDisks=[{"name": "a", "size": "1Gi"}])
+        )
         await world.until(lambda: world.vm().status.state == "Starting")
         await world.delete("VirtualMachine", "vm")
         await world.until(lambda: world.get("VirtualMachine", "vm") is None)

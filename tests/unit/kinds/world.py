@@ -137,12 +137,14 @@ class World:
         """Let virtual time pass."""
         await asyncio.sleep(seconds)
 
-    async def until(self, what: Callable[[], Any], seconds: float = 300.0) -> None:
+    async def until(
+        self, what: Callable[[], Any], seconds: float = 300.0, step: float = 0.2
+    ) -> None:
         """Let time pass until ``what`` is true. AssertionError after ``seconds``."""
         end = self.clock.monotonic() + seconds
         while not what():
             assert self.clock.monotonic() < end, f"not within {seconds} s: {self.describe()}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(step)
 
     def describe(self) -> str:
         """What is not as it should be, for failed assertions."""
@@ -241,5 +243,3 @@ async def running_vm(world: World, name: str = "vm", **more: Any) -> VirtualMach
     await world.apply("VirtualMachine", name, **vm_spec(**more))
     await world.until(lambda: world.vm(name).status.state == "Running" and world.vm(name).ready)
     return world.vm(name)
-
-
