@@ -98,7 +98,7 @@ def check_type(resource: Resource, wire: Wire) -> None:
             shown = errors.render(wire)[:200]
             raise errors.bad_request(
                 f"the object provided is unrecognized (must be of type {resource.kind}): Object "
-                f"'{name}' is missing in '{shown}'"
+                f"'{name}' is missing in '{shown}' ({shown})"
             )
     if wire["apiVersion"] != resource.api_version:
         raise errors.bad_request(
@@ -134,7 +134,7 @@ def shape(resource: Resource, wire: Wire) -> list[str]:
     wire.update(top, metadata=metadata, **rest)
     if not resource.custom:
         _check_builtin(resource, wire)
-    return [f'unknown field "{path}"' for path in unknown]
+    return [f'unknown field "{path}"' for path in sorted(unknown)]
 
 
 def _prune_definition(wire: Wire, unknown: list[str]) -> None:

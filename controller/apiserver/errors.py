@@ -102,7 +102,7 @@ class ApiError(Exception):
         }
         if self.reason:
             found["reason"] = self.reason
-        if self.details:
+        if self.details or self.reason == "Invalid":
             found["details"] = self.details
         found["code"] = self.code
         return found

@@ -127,7 +127,12 @@ def parse_token(token: str) -> tuple[int, Key]:
         namespace, slash, name = found["start"].partition("/")
         version = found["rv"]
     except (binascii.Error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _bad_token(type(error).__name__) from None
+        why = (
+            "illegal base64 data at input byte 0"
+            if isinstance(error, binascii.Error)
+            else "incomplete"
+        )
+        raise _bad_token(why) from None
     if not slash or not name or not isinstance(version, int) or version < -1:
         raise _bad_token("incomplete")
     return max(version, 0), (namespace, name.rstrip("\0"))

@@ -278,7 +278,8 @@ class Registry:
             found.extend(meta.validate(new["metadata"], resource.name_style))
         bare = {k: v for k, v in new.items() if k != "metadata"}
         before = {k: v for k, v in old.items() if k != "metadata"} if old is not None else MISSING
-        structural.validate(resource.schema, bare, before, "", found)
+        if resource.custom:  # built-in kinds were checked when they were decoded
+            structural.validate(resource.schema, bare, before, "", found)
         if resource.rules is not None:
             if any(error.reason in _BLOCKING for error in found):
                 found.append(_UNCHECKED)
@@ -338,6 +339,11 @@ def _match_namespace(metadata: Wire, namespace: str) -> None:
 
 
 def _check_version(resource: Resource, new: Wire, old: Wire, conditional: bool) -> None:
+    if new["metadata"].get("name") != old["metadata"]["name"]:
+        raise errors.bad_request(
+            f"the name of the object ({new['metadata'].get('name', '')}) does not match the name "
+            f"on the URL ({old['metadata']['name']})"
+        )
     given = new["metadata"].get("resourceVersion", "")
     name = old["metadata"]["name"]
     if not given:
@@ -356,11 +362,6 @@ def _check_version(resource: Resource, new: Wire, old: Wire, conditional: bool) 
 def _prepare_update(
     resource: Resource, new: Wire, old: Wire, namespace: str, subresource: str
 ) -> Wire:
-    if new["metadata"].get("name") != old["metadata"]["name"]:
-        raise errors.bad_request(
-            f"the name of the object ({new['metadata'].get('name', '')}) does not match the name "
-            f"on the URL ({old['metadata']['name']})"
-        )
     if subresource == "status":
         found = {key: value for key, value in old.items() if key != "status"}
         if "status" in new:
@@ -419,10 +420,9 @@ def _begin_deletion(resource: Resource, new: Wire, delete: DeleteOptions) -> Non
         metadata.pop("finalizers", None)
     if not metadata.get("deletionTimestamp"):
         metadata["deletionTimestamp"] = meta.timestamp()
-        if resource.custom or finalizers:
+        if resource.custom:
             metadata["deletionGracePeriodSeconds"] = 0
-        if metadata.get("generation"):
-            metadata["generation"] += 1
+            metadata["generation"] = metadata.get("generation", 0) + 1
 
 
 def _check_preconditions(resource: Resource, old: Wire, delete: DeleteOptions) -> None:

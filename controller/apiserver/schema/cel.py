@@ -142,7 +142,8 @@ def _compile(source: str, node: Node) -> cel.Expression:
     try:
         return _environment(declared).compile(source)
     except Exception as error:  # the binding raises its own type for every syntax and type error
-        text = str(error).removeprefix("INVALID_ARGUMENT: ").strip()
+        text = str(error).removeprefix("INVALID_ARGUMENT: ")
+        text = text.removesuffix(" [INVALID_ARGUMENT]").strip()
         raise BadRule(f"compilation failed: {text}") from None
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from controller.apiserver import errors
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import cel
@@ -207,7 +209,8 @@ def _compile_rule(
             "FieldPath": rule.get("fieldPath") or "",
             "OptionalOldSelf": rule.get("optionalOldSelf"),
         }
-        yield errors.invalid(f"{path}.rule", shown, str(error))
+        text = f"Invalid value: {orjson.dumps(shown).decode()}: {error}"
+        yield FieldError("FieldValueInvalid", f"{path}.rule", text)
         return
     if compiled.field_path and not _names_field(compiled.field_path, node):
         yield errors.invalid(f"{path}.fieldPath", compiled.field_path, "must be a valid path")
