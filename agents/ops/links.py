@@ -167,7 +167,7 @@ async def ensure_veth(port: str, netns: str, inner: str, alias: str) -> None:
         await batch(
             [
                 f"link add name {port} address {stable_mac('port', port)} type veth "
-                f"peer name {inner} netns {netns}",
+                f"peer name {inner} address {stable_mac('server', port)} netns {netns}",
             ]
         )
     await batch([f"link set dev {port} alias {alias}", f"link set dev {port} addrgenmode none"])

@@ -37,10 +37,11 @@ AGENT_PORT = 7070
 APT_PACKAGES = (
     "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients", "qemu-system-x86",
     "qemu-utils", "dnsmasq-base", "iproute2", "nftables", "util-linux", "busybox-static",
+    "curl",
 )  # fmt: skip
 PROGRAMS = (
     "libvirtd", "virtlogd", "virsh", "qemu-system-x86_64", "qemu-img", "dnsmasq", "ip", "nft",
-    "unshare", "nsenter", "setpriv", "busybox",
+    "unshare", "nsenter", "setpriv", "busybox", "curl",
 )  # fmt: skip
 START_SECONDS = 60.0
 

@@ -214,7 +214,7 @@ class Net:
 
     async def get(self, last: int, path: str) -> str:
         url = f"http://{self.ip(last)}{path}"
-        inside = ("ip", "netns", "exec", self.netns, "busybox", "wget", "-q", "-T", "3", "-O-", url)
+        inside = ("ip", "netns", "exec", self.netns, "curl", "-s", "--noproxy", "*", "-m", "3", url)
         return await self.bench.host.run(*inside, check=False)
 
 
