@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import ssl
 import sys
 import sysconfig
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,6 @@ from controller.errors import KumulusError
 from controller.up.layout import Layout
 from controller.up.process import listener
 from controller.up.supervisor import Child, Gate
-from crds import kinds
-from crds.base import API_VERSION
 
 LOOPBACK = "127.0.0.1"
 ADMINS = "system:masters"
@@ -91,8 +90,7 @@ def admin_pair(layout: Layout) -> CertPair:
 def children(options: Options) -> list[Child]:
     """The processes, in the order of starting."""
     layout = options.layout
-    tls = client_context(layout.pki / "ca.crt", admin_pair(layout))
-    plurals = [model.INFO.plural for model in kinds().values()]
+    tls = client_context(layout.pki / "ca.crt", None)
     return [
         Child("apiserver", _kumulus(
             "api-server", "--data-dir", layout.root, "--port", options.api_port,
@@ -103,29 +101,29 @@ def children(options: Options) -> list[Child]:
             "--port", options.agent_port, "--port-flag", "--agent-port",
             "--log-level", options.log_level,
         )),
-        # The controller lists every kind when it starts: the definitions must be there.
         Child("controller", _kumulus(
             "run", "--kubeconfig", layout.kubeconfig, "--data-dir", layout.root,
             "--controller-port", options.controller_port, "--agent-port", options.agent_port,
             "--log-level", options.log_level,
-        ), gate=serves(f"{options.server}/apis/{API_VERSION}", tls, plurals)),
+        ), gate=answers(f"{options.server}/readyz", tls, layout.kubeconfig)),
     ]  # fmt: skip
 
 
-def serves(url: str, tls: ssl.SSLContext, wanted: Collection[str]) -> Gate:
-    """A gate that opens once the API group at ``url`` has all these resources (plural names)."""
+def answers(url: str, tls: ssl.SSLContext, kubeconfig: Path) -> Gate:
+    """A gate that opens once the kubeconfig is there and the URL answers 200."""
 
     async def gate() -> bool:
+        if not await asyncio.to_thread(kubeconfig.exists):
+            return False
         timeout = aiohttp.ClientTimeout(total=PROBE_SECONDS)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+                aiohttp.ClientSession(timeout=timeout) as session,
                 session.get(url, ssl=tls) as response,
             ):
-                listed = await response.json()
+                return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
-        return {entry["name"] for entry in listed["resources"]} >= set(wanted)
 
     return gate
 

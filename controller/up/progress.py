@@ -21,17 +21,18 @@ class Reporter(Protocol):
 
 @dataclass
 class Lines:
-    """For pipes and CI: a line whenever an object's state or note changes."""
+    """For pipes and CI: a line whenever an object's state changes or it becomes ready."""
 
     write: Callable[[str], None]
-    seen: dict[Key, str] = field(default_factory=dict)
+    seen: dict[Key, tuple[str, bool]] = field(default_factory=dict)
 
     def show(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            text = f"{'ready' if row.ready else 'waits'}  {row.title}  {row.state}  {row.note}"
-            if self.seen.get(row.key) != text:
-                self.seen[row.key] = text
-                self.write(text.rstrip())
+            now = (row.state, row.ready)
+            if self.seen.get(row.key, ("", False)) != now:
+                self.seen[row.key] = now
+                word = "ready" if row.ready else "waits"
+                self.write(f"{word}  {row.title}  {row.state}  {row.note}".rstrip())
 
 
 def wait_ready(
