@@ -92,7 +92,7 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
             return f"{host.name}: {error.message}"
         await ctx.ledger.set_pool(storage_scope(obj, host), {"bytes": _bytes(obj, room, ctx)})
         done.add(operation)
-        wake_unscheduled(ctx)
+        _wake_those_it_serves(obj, host, ctx)
         return ""
 
     async def _drop_strangers(
@@ -104,6 +104,15 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         for pool in await ctx.ledger.pools(f"storage/{obj.uid}/"):
             if pool.scope not in mine and not any(pool.used.values()):
                 await ctx.ledger.drop_pool(pool.scope)
+
+
+def _wake_those_it_serves(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
+    """VMs that look for a place, and volumes that are to be made on ``host`` or came back there."""
+    wake_unscheduled(ctx)
+    for volume, _ in ctx.store.referrers(obj, "Volume"):
+        bound = volume.spec.host_ref is not None and volume.spec.host_ref.name == host.name
+        if bound and volume.status.state != "Ready":
+            ctx.wake(key_of(volume))
 
 
 def _bytes(obj: PrimaryStorage, room: StorageResult, ctx: Context) -> int:

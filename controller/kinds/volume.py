@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
-from controller.errors import FlowFailed, Terminal, Waiting
+from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
 from controller.kinds.image import image_source
 from controller.kinds.primary_storage import serves, storage_scope
@@ -108,8 +108,14 @@ class ClaimStorage(Step):
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
         host, storage = _placed(volume, ctx)
-        amounts = {BYTES: volume_size(volume, ctx)}
-        await ctx.ledger.claim_amounts(storage_scope(storage, host), owner_of(volume), amounts)
+        pool, amounts = storage_scope(storage, host), {BYTES: volume_size(volume, ctx)}
+        where = f"primary storage {storage.name} on host {host.name}"
+        try:
+            await ctx.ledger.claim_amounts(pool, owner_of(volume), amounts)
+        except Exhausted as error:
+            if not await ctx.ledger.pools(pool):  # made when both are connected, which wakes us
+                raise Waiting(f"{where} is not connected", reason="StorageNotConnected") from None
+            raise Exhausted(f"{where}: {error.message}") from error
 
     async def rollback(self, scope: Scope[Volume]) -> None:
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")

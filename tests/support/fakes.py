@@ -18,7 +18,7 @@ from uuid import UUID, uuid5
 from agents.drivers.base import DriverError
 from agents.drivers.simulated.machine import Capacity, Machine
 from agents.drivers.simulator import _actions
-from agents.wire import Facts, Inventory, Ping, Wire
+from agents.wire import AGENT_VERSION, Facts, Inventory, Ping, Wire
 from controller.agentlink.client import Endpoint
 from controller.client import NotFound
 from controller.errors import AgentFailed, AgentUnreachable, Exhausted, OperationPending
@@ -170,6 +170,7 @@ class FakeAgent:
     boot: str = "boot-1"
     architecture: str = "x86_64"
     down: bool = False
+    version: str = AGENT_VERSION
 
     def reboot(self, boot: str) -> None:
         self.boot = boot
@@ -249,7 +250,7 @@ class FakeAgents:
     async def ping(self, endpoint: Endpoint) -> Ping:
         self.pings += 1
         agent = self._agent(endpoint)
-        return Ping(boot_id=agent.boot, vms=agent.machine.power())
+        return Ping(boot_id=agent.boot, agent_version=agent.version, vms=agent.machine.power())
 
     async def facts(self, endpoint: Endpoint) -> Facts:
         agent = self._agent(endpoint)
@@ -257,7 +258,7 @@ class FakeAgents:
             hostname=endpoint.name, architecture=agent.architecture, operating_system="Linux",
             kernel="6.12", cpu=agent.machine.capacity.cpu, cpu_sockets=1, cpu_model="Fake",
             memory=agent.machine.capacity.memory, hypervisor="Simulator",
-            hypervisor_version="1", boot_id=agent.boot,
+            hypervisor_version="1", boot_id=agent.boot, agent_version=agent.version,
         )  # fmt: skip
 
     async def inventory(self, endpoint: Endpoint) -> Inventory:
