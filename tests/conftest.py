@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncio
-
 from hypothesis import HealthCheck, settings
 
 # Machines that run tests are shared and slow at times: a slow example is no failure.
@@ -14,8 +12,4 @@ settings.load_profile("kumulus")
 
 # Else pytest-asyncio, asking for the current loop, makes one that nobody closes, and whichever test
 # runs when it is collected fails on the ResourceWarning.
-asyncio.set_event_loop(None)
-
-# Without this pytest-asyncio makes a loop, to have one to go back to, which nobody closes: some
-# later test then fails of a ResourceWarning.
 asyncio.set_event_loop(None)
