@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,13 @@ def summarize(layout: Layout, kube: Kube) -> None:
     say(f"  export KUBECONFIG={layout.kubeconfig}")
     say()
     say("Try next:")
-    for command, purpose in next_steps(machines, kubectl=apply.kubectl() is not None):
+    tool = apply.kubectl()
+    steps = next_steps(
+        machines,
+        kumulus=callable_as(Path(sys.executable).with_name("kumulus")),
+        kubectl=callable_as(Path(tool)) if tool else None,
+    )
+    for command, purpose in steps:
         say(f"  {command:<36} {purpose}")
 
 
@@ -44,33 +51,35 @@ def machine(wire: Mapping[str, Any]) -> str:
     return f"VM {metadata['namespace']}/{metadata['name']}: {state}{place}{address}"
 
 
-def next_steps(machines: Sequence[Mapping[str, Any]], *, kubectl: bool) -> list[tuple[str, str]]:
-    """(command, what it is for)."""
-    kumulus = program()
-    first = machines[0]["metadata"] if machines else None
-    steps = [("kubectl get vm -w", "watch the virtual machines")]
-    if first is not None:
-        steps.append((
-            f"kubectl describe vm {first['name']} -n {first['namespace']}",
-            "one machine, and what happened to it",
-        ))  # fmt: skip
-    steps.append(("kubectl delete zone zone-1", "delete all of it, children first"))
-    if not kubectl:
-        steps = [(command, f"{purpose} (kubectl is not installed)") for command, purpose in steps]
+def next_steps(
+    machines: Sequence[Mapping[str, Any]], *, kumulus: str, kubectl: str | None
+) -> list[tuple[str, str]]:
+    """(command, what it is for). ``kubectl``: how to call it; None: it is not installed."""
+    tool, absent = kubectl or "kubectl", "" if kubectl else " (kubectl is not installed)"
+    steps = [(f"{tool} get vm -w", "watch the virtual machines")]
+    if machines:
+        first = machines[0]["metadata"]
+        place = "" if first["namespace"] == "default" else f" -n {first['namespace']}"
+        steps.append(
+            (f"{tool} describe vm {first['name']}{place}", "one machine, and what happened to it")
+        )
+    steps.append((f"{tool} delete zone zone-1", "delete all of it, children first"))
     return [
-        *steps,
+        *((command, purpose + absent) for command, purpose in steps),
         (f"{kumulus} tree", "what contains what"),
         (f"{kumulus} status --watch", "everything, live"),
         (f"{kumulus} down", "stop it; the data stay"),
     ]
 
 
-def program() -> str:
-    """How to call this program: its name, or its path where that is not on the PATH."""
-    script = Path(sys.executable).with_name("kumulus")
-    if shutil.which("kumulus") == str(script) or not script.exists():
-        return "kumulus"
+def callable_as(program: Path) -> str:
+    """How a person calls this program from here: by its name where that finds it, else by path.
+
+    Make's own PATH is not the PATH of the shell that make was called from.
+    """
+    if "MAKELEVEL" not in os.environ and shutil.which(program.name) == str(program):
+        return program.name
     try:
-        return str(script.relative_to(Path.cwd()))
+        return str(program.relative_to(Path.cwd()))
     except ValueError:
-        return str(script)
+        return program.name if shutil.which(program.name) == str(program) else str(program)
