@@ -213,23 +213,38 @@ def _find_all(text: str, pattern: str) -> list[str]:
 
 def _check_fields(source: str, node: Node, root: bool) -> None:
     """Plain accesses such as ``self.a.b`` must name fields of the schema."""
-    for match in _ACCESS.finditer(_STRINGS.sub("''", source)):
+    for match in _ACCESS.finditer(_STRINGS.sub(lambda m: " " * len(m.group(0)), source)):
         names = match.group(1)[1:].split(".")
         if match.group(2):  # the last name is a function's
             names = names[:-1]
-        _check_access(names, node, root)
+        unknown = _unknown_field(names, node, root)
+        if unknown:
+            # The compiler points at the dot, or at the bracket of has().
+            before = source[: match.start()]
+            at = len(before) - 1 if before.endswith("has(") else match.start(1)
+            raise BadRule(_pointing(source, at, f"undefined field '{unknown}'"))
 
 
-def _check_access(names: list[str], node: Node, root: bool) -> None:
+def _unknown_field(names: list[str], node: Node, root: bool) -> str:
+    """The first name that the schema does not know; empty if it knows all."""
     for name in names:
-        if node.type != "object" or not node.properties or node.preserve:
-            return
+        if node.type != "object" or node.additional is not None or node.preserve:
+            return ""
         known = {escape(key) or key: child for key, child in node.properties.items()}
         if name not in known:
-            if (root or node.embedded) and name in ("apiVersion", "kind", "metadata"):
-                return
-            raise BadRule(f"compilation failed: undefined field '{name}'")
+            always = (root or node.embedded) and name in ("apiVersion", "kind", "metadata")
+            return "" if always else name
         node, root = known[name], False
+    return ""
+
+
+def _pointing(source: str, at: int, why: str) -> str:
+    """An error in the compiler's form, which shows the place."""
+    line = source.count("\n", 0, at) + 1
+    column = at - (source.rfind("\n", 0, at) + 1)
+    shown = source.splitlines()[line - 1]
+    where = f"ERROR: <input>:{line}:{column + 1}: {why}"
+    return f"compilation failed: {where}\n | {shown}\n | {'.' * column}^"
 
 
 def escape(name: str) -> str:
