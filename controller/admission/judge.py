@@ -37,6 +37,7 @@ class Judge:
     async def _judge(self, request: Request) -> list[Violation]:
         model = self._models[request.kind]
         spec, violations = parse_spec(model, (request.object or {}).get("spec", {}))
+        violations = [*_name_too_long(model, request), *violations]
         if violations:
             return violations
         found = await self._check(spec, request)
@@ -51,6 +52,14 @@ class Judge:
         if check is None:
             return []
         return [found async for found in check(spec, Neighbours(request))]
+
+
+def _name_too_long(model: type[Resource], request: Request) -> list[Violation]:
+    """The schema says it too, but not every server asks a schema about metadata."""
+    limit = model.INFO.max_name
+    if request.operation != "CREATE" or len(request.name) <= limit:
+        return []
+    return [Violation(f"may not be longer than {limit} characters", "metadata.name")]
 
 
 def _needs_no_judging(request: Request) -> bool:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from tests.support.apiserver import embedded_cluster
 from tests.support.kubectl import Kubectl
 from tests.support.reference import reference_cluster
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def embedded_cluster() -> AbstractContextManager[Path]:
-    """Our own API server, its kubeconfig."""
-    support = pytest.importorskip("tests.support.apiserver", reason="no embedded server here")
-    found: AbstractContextManager[Path] = support.embedded_cluster()
-    return found
+def _embedded() -> AbstractContextManager[Path]:
+    """Our own API server, with the admission of our kinds."""
+    return embedded_cluster(judge=True)
 
 
-CLUSTERS = {"reference": reference_cluster, "embedded": embedded_cluster}
+CLUSTERS: dict[str, Callable[[], AbstractContextManager[Path]]] = {
+    "reference": reference_cluster,
+    "embedded": _embedded,
+}
 
 
 @pytest.fixture(scope="session", params=sorted(CLUSTERS))

@@ -152,7 +152,7 @@ def test_a_quantity_shows_as_it_was_written(kubectl: Kubectl) -> None:
 
 
 def test_defaults_are_filled_in_and_only_where_they_say_something(kubectl: Kubectl) -> None:
-    kubectl.apply(L3, obj("Zone", "z-1", {}), VM)
+    kubectl.apply(changed(L3, l2NetworkRef={"name": "other"}), obj("Zone", "z-1", {}), VM)
     l3 = kubectl.json("get", "l3", "l3-1")["spec"]
     assert l3["dhcp"] == {"enabled": True, "leaseSeconds": 86400}
     assert l3["mtu"] == 1500

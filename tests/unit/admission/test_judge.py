@@ -135,6 +135,17 @@ async def test_what_is_not_ours_is_not_judged(other: dict[str, str]) -> None:
     assert list(await judge(request("CREATE", vm(cpu="many"), **other))) == []
 
 
+async def test_names_have_a_limit() -> None:
+    long = wire("Zone", "z" * 64, {})
+    found = await judge(request("CREATE", long))
+    assert [(v.field, v.message) for v in found] == [
+        ("metadata.name", "may not be longer than 63 characters")
+    ]
+    assert await fields("CREATE", wire("Zone", "z" * 63, {})) == []
+    changed = wire("Zone", "z" * 64, {"state": "Disabled"})
+    assert await fields("UPDATE", changed, old=long) == [], "it has its name already"
+
+
 async def test_a_spec_that_cannot_be_parsed_reads_nothing() -> None:
     asked = request("CREATE", vm(cpu="many"), *AROUND)
     await judge(asked)
