@@ -129,8 +129,10 @@ async def _enslave(physical: str, bridge: str, links: dict[str, Link]) -> None:
 
 
 def idle_bridges(links: dict[str, Link], used: Iterable[str]) -> list[str]:
-    """Bridges that Kumulus made and nothing uses any more: no port but hardware."""
-    busy = set(used) | {link.master for link in links.values() if link.kind and link.master}
+    """Bridges that Kumulus made and nothing uses any more: no VM's port, no subnet.
+
+    Hardware (also a bond or a VLAN of it) does not hold a bridge."""
+    busy = set(used) | {link.master for link in links.values() if link.is_tap and link.master}
     ours = (name for name, link in links.items() if link.uid_after(BRIDGE_ALIAS) is not None)
     return sorted(name for name in ours if name not in busy)
 

@@ -64,7 +64,8 @@ class NetworkNamespace:
         assert task is not None
         self._pipes.add(task)
         try:
-            with contextlib.suppress(OSError):
+            # Cancelled by close() alone: to be swallowed, or asyncio logs it as a crash.
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 there = await asyncio.open_connection(sock=await connect())
                 try:
                     await asyncio.gather(_pump(reader, there[1]), _pump(there[0], writer))
