@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 MAX_GROUP = 512
 """Works per transaction."""
+LINGER = 0.002
+"""Seconds between transactions while there is much to do: what comes meanwhile shares one."""
 
 
 class InUse(Exception):
@@ -55,6 +57,7 @@ class Database:
         self._waiting: list[_Work] = []
         self._flusher: asyncio.Task[None] | None = None
         self._connection: sqlite3.Connection | None = None
+        self._flushed = -LINGER
 
     async def open(self) -> None:
         """Raises InUse."""
@@ -89,10 +92,13 @@ class Database:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
+                if loop.time() < self._flushed + LINGER:
+                    await asyncio.sleep(LINGER)
                 group, self._waiting = self._waiting[:MAX_GROUP], self._waiting[MAX_GROUP:]
                 outcomes = await loop.run_in_executor(self._executor, self._transact, group)
                 for work, outcome in zip(group, outcomes, strict=True):
                     _settle(work.done, outcome)
+                self._flushed = loop.time()
         finally:
             self._flusher = None
 

@@ -7,12 +7,12 @@ nothing.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.drivers.base import DriverError
 from agents.drivers.simulated.records import (
+    Address,
     Bridge,
     Change,
     Domain,
@@ -24,12 +24,14 @@ from agents.drivers.simulated.records import (
     Subnet,
     Volume,
 )
+from agents.drivers.simulated.usage import Usage, memory_of
 from agents.wire import (
     CachePruneArgs,
     Disk,
     Empty,
     ImageSource,
     Inventory,
+    Lease,
     NetworkArgs,
     NetworkReleaseArgs,
     NicDevice,
@@ -42,6 +44,7 @@ from agents.wire import (
     VolumeResult,
 )
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 QCOW2_OVERHEAD = 200 * 1024
 """Bytes that an empty qcow2 takes."""
 HYPERVISOR = "Simulator"
@@ -65,12 +68,14 @@ class Machine:
 
     def __init__(self, capacity: Capacity) -> None:
         self.capacity = capacity
+        self.usage = Usage()
         self.storages = Shelf("storage", Storage)
-        self.volumes = Shelf("volume", Volume)
-        self.images = Shelf("image", StoredImage)
+        self.volumes = Shelf("volume", Volume, self.usage.stored)
+        self.images = Shelf("image", StoredImage, self.usage.stored)
         self.bridges = Shelf("bridge", Bridge)
         self.subnets = Shelf("subnet", Subnet)
-        self.vms = Shelf("vm", Domain)
+        self.addresses = Shelf("address", Address, self.usage.address)
+        self.vms = Shelf("vm", Domain, self.usage.vm)
         self.notes = Shelf("note", Note)
 
     def changes(self) -> list[Change]:
@@ -90,13 +95,8 @@ class Machine:
             volumes=sorted(self.volumes),
             images=sorted(self.images),
             bridges=sorted(self.bridges),
-            taps=sorted(nic.device for _, nic in self._ports()),
-            dhcp=sorted(
-                f"{uid}/{mac}"
-                for uid, subnet in self.subnets.items()
-                if subnet.dhcp_server
-                for mac in subnet.leases
-            ),
+            taps=sorted(self.usage.taps),
+            dhcp=sorted(key for key, a in self.addresses.items() if self._serves_dhcp(a.network)),
         )
 
     def boot(self, boot_id: str) -> None:
@@ -118,8 +118,7 @@ class Machine:
 
     def available(self) -> int:
         """Bytes left on the disk."""
-        used = sum(volume.actual for _, volume in self.volumes.items())
-        return self.capacity.disk - used - sum(image.actual for _, image in self.images.items())
+        return self.capacity.disk - self.usage.bytes
 
     def volume_create(self, resource: str, args: VolumeCreateArgs) -> VolumeResult:
         there = self.volumes.get(resource)
@@ -148,7 +147,7 @@ class Machine:
         return VolumeResult(path=path, size=args.size)
 
     def volume_delete(self, resource: str, args: VolumeDeleteArgs) -> Empty:
-        user = self._user_of(resource)
+        user = self.usage.disks.get(resource)
         if user is not None:
             raise DriverError(
                 "conflict", f"volume {resource} is in use by VM {user}; stop it or detach the disk"
@@ -171,35 +170,31 @@ class Machine:
                 f"bridge {args.bridge} belongs to network {bridge.id}, not {args.bridge_id}",
             )
         network = _cidr(args.cidr)
-        subnet = self.subnets.get(resource) or Subnet(args.bridge, args.cidr, args.dhcp_server)
-        if (subnet.bridge, subnet.cidr) != (args.bridge, args.cidr):
+        subnet = Subnet(args.bridge, args.cidr, args.dhcp_server)
+        there = self.subnets.get(resource) or subnet
+        if (there.bridge, there.cidr) != (args.bridge, args.cidr):
             raise DriverError(
                 "conflict",
-                f"subnet {subnet.cidr} of network {resource} is on bridge {subnet.bridge}; "
+                f"subnet {there.cidr} of network {resource} is on bridge {there.bridge}; "
                 f"release it before it becomes {args.cidr} on {args.bridge}",
             )
-        leases = dict(subnet.leases)
         if args.lease is not None:
-            _check_lease(args.lease.mac, args.lease.ip, network, leases)
-            leases[args.lease.mac] = args.lease.ip
+            self._check_lease(resource, args.lease, network)
+            address = Address(resource, args.lease.mac, args.lease.ip)
+            self.addresses.put(f"{resource}/{args.lease.mac}", address)
         if bridge is None:
             self.bridges.put(args.bridge, Bridge(args.bridge_id, args.physical_interface))
-        self.subnets.put(
-            resource,
-            Subnet(args.bridge, args.cidr, args.dhcp_server or subnet.dhcp_server, leases),
-        )
+        if self.subnets.get(resource) != subnet:
+            self.subnets.put(resource, subnet)
         return Empty()
 
     def network_release(self, resource: str, args: NetworkReleaseArgs) -> Empty:
-        subnet = self.subnets.get(resource)
-        if subnet is not None:
-            leases = {mac: ip for mac, ip in subnet.leases.items() if mac != args.mac}
-            if leases and args.mac is not None:
-                self.subnets.put(resource, replace(subnet, leases=leases))
-            else:
-                self.subnets.drop(resource)
+        if args.mac is not None:
+            self.addresses.drop(f"{resource}/{args.mac}")
+        if args.mac is None or not self.usage.leases[resource]:
+            self._drop_subnet(resource)
         used = any(other.bridge == args.bridge for _, other in self.subnets.items())
-        if not used and not any(nic.bridge == args.bridge for _, nic in self._ports()):
+        if not used and not self.usage.on_bridge[args.bridge]:
             self.bridges.drop(args.bridge)
         return Empty()
 
@@ -288,15 +283,19 @@ class Machine:
             self.images,
             self.bridges,
             self.subnets,
+            self.addresses,
             self.vms,
             self.notes,
         )
 
-    def _ports(self) -> Iterator[tuple[str, Nic]]:
-        return ((uid, nic) for uid, vm in self.vms.items() for nic in vm.nics)
+    def _serves_dhcp(self, network: str) -> bool:
+        subnet = self.subnets.get(network)
+        return subnet is not None and subnet.dhcp_server is not None
 
-    def _user_of(self, volume: str) -> str | None:
-        return next((uid for uid, vm in self.vms.items() if volume in vm.disks.values()), None)
+    def _drop_subnet(self, uid: str) -> None:
+        for key in [key for key, a in self.addresses.items() if a.network == uid]:
+            self.addresses.drop(key)
+        self.subnets.drop(uid)
 
     def _vm(self, uid: str) -> Domain:
         vm = self.vms.get(uid)
@@ -330,7 +329,7 @@ class Machine:
         volume = self.volumes.get(disk.volume)
         if volume is None or volume.path != disk.path:
             raise DriverError("not-found", f"disk {disk.device}: there is no file {disk.path}")
-        user = self._user_of(disk.volume)
+        user = self.usage.disks.get(disk.volume)
         if user not in (None, uid):
             raise DriverError(
                 "conflict", f"disk {disk.device}: volume {disk.volume} is in use by VM {user}"
@@ -341,20 +340,31 @@ class Machine:
             raise DriverError(
                 "not-found", f"NIC {nic.mac}: there is no bridge {nic.bridge}; network.ensure first"
             )
-        for other, port in self._ports():
-            if other != uid and port.mac == nic.mac and port.bridge == nic.bridge:
-                raise DriverError(
-                    "conflict", f"MAC {nic.mac} is VM {other}'s on bridge {nic.bridge} already"
-                )
-            if other != uid and port.device == nic.device:
-                raise DriverError("conflict", f"tap {nic.device} is VM {other}'s already")
+        holder = self.usage.ports.get((nic.bridge, nic.mac), uid)
+        if holder != uid:
+            raise DriverError(
+                "conflict", f"MAC {nic.mac} is VM {holder}'s on bridge {nic.bridge} already"
+            )
+        holder = self.usage.taps.get(nic.device, uid)
+        if holder != uid:
+            raise DriverError("conflict", f"tap {nic.device} is VM {holder}'s already")
+
+    def _check_lease(self, uid: str, lease: Lease, network: Network) -> None:
+        try:
+            inside = ipaddress.ip_address(lease.ip) in network
+        except ValueError as error:
+            raise DriverError("invalid", f"lease.ip: {error}") from None
+        if not inside:
+            raise DriverError("invalid", f"lease.ip: {lease.ip} is not in {network}")
+        holder = self.usage.addresses.get((uid, lease.ip), lease.mac)
+        if holder != lease.mac:
+            raise DriverError(
+                "conflict", f"{lease.ip} is leased to {holder} on this network already"
+            )
 
     def _check_memory(self, uid: str, memory: int) -> None:
-        used = sum(
-            vm.memory
-            for other, vm in self.vms.items()
-            if other != uid and vm.power in ("Running", "Paused")
-        )
+        there = self.vms.get(uid)
+        used = self.usage.memory - (memory_of(there) if there else 0)
         limit = int(self.capacity.memory * self.capacity.memory_overcommit)
         if used + memory > limit:
             raise DriverError(
@@ -383,25 +393,8 @@ def _no_dots(path: str) -> None:
         raise DriverError("invalid", f"path {path} must not contain . or .. parts")
 
 
-def _cidr(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+def _cidr(text: str) -> Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise DriverError("invalid", f"cidr: {error}") from None
-
-
-def _check_lease(
-    mac: str,
-    ip: str,
-    network: ipaddress.IPv4Network | ipaddress.IPv6Network,
-    leases: dict[str, str],
-) -> None:
-    try:
-        inside = ipaddress.ip_address(ip) in network
-    except ValueError as error:
-        raise DriverError("invalid", f"lease.ip: {error}") from None
-    if not inside:
-        raise DriverError("invalid", f"lease.ip: {ip} is not in {network}")
-    holder = next((m for m, i in leases.items() if i == ip and m != mac), None)
-    if holder is not None:
-        raise DriverError("conflict", f"{ip} is leased to {holder} on this network already")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import orjson
@@ -50,12 +50,20 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Subnet:
-    """``leases``: MAC → IP."""
+    """DHCP for one L3 network on a bridge."""
 
     bridge: str
     cidr: str
     dhcp_server: str | None
-    leases: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A lease. ``network``: the L3 network's uid."""
+
+    network: str
+    mac: str
+    ip: str
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,16 @@ Change = tuple[str, str, bytes | None]
 class Shelf(Generic[R]):
     """Records of one kind by key; remembers which changed since they were last saved."""
 
-    def __init__(self, kind: str, model: type[R]) -> None:
+    def __init__(
+        self,
+        kind: str,
+        model: type[R],
+        changed: Callable[[str, R | None, R | None], None] = lambda key, before, after: None,
+    ) -> None:
+        """changed: told of each change, with the record before and after it."""
         self.kind = kind
         self._model = model
+        self._tell = changed
         self._records: dict[str, R] = {}
         self._changed: set[str] = set()
 
@@ -114,11 +129,13 @@ class Shelf(Generic[R]):
         return iter(self._records.items())
 
     def put(self, key: str, record: R) -> None:
-        self._records[key] = record
+        self._set(key, record)
         self._changed.add(key)
 
     def drop(self, key: str) -> None:
-        if self._records.pop(key, None) is not None:
+        before = self._records.pop(key, None)
+        if before is not None:
+            self._tell(key, before, None)
             self._changed.add(key)
 
     def load(self, key: str, data: bytes) -> None:
@@ -126,12 +143,18 @@ class Shelf(Generic[R]):
         fields = cast("dict[str, Any]", orjson.loads(data))
         if self._model is Domain:
             fields["nics"] = [Nic(**nic) for nic in fields["nics"]]
-        self._records[key] = self._model(**fields)
+        self._set(key, self._model(**fields))
 
     def changes(self) -> list[Change]:
         """What changed since the last call."""
+        if not self._changed:
+            return []
         changed, self._changed = self._changed, set()
         return [
             (self.kind, key, orjson.dumps(self._records[key]) if key in self._records else None)
             for key in changed
         ]
+
+    def _set(self, key: str, record: R) -> None:
+        self._tell(key, self._records.get(key), record)
+        self._records[key] = record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from agents.drivers.base import DriverError
 from agents.drivers.simulated.depot import Depot
 from agents.drivers.simulated.machine import Capacity, Machine
+from agents.drivers.simulated.usage import memory_of
 from agents.drivers.simulator import _actions
 from agents.wire import (
     ACTIONS,
@@ -291,16 +293,24 @@ def test_twice_is_once_and_what_is_saved_is_all(sequence: list[tuple[Any, ...]])
             copy.load(kind, key, record)
     assert state(copy) == state(m)
     assert copy.changes() == []
+    invariants(copy)
 
 
 def invariants(m: Machine) -> None:
     """What no sequence of actions may break."""
     used = [uid for _, domain in m.vms.items() for uid in domain.disks.values()]
     assert len(used) == len(set(used)) and set(used) <= set(m.volumes)
-    ports = [(port.bridge, port.mac) for _, port in m._ports()]
+    nics = [port for _, domain in m.vms.items() for port in domain.nics]
+    ports = [(port.bridge, port.mac) for port in nics]
     assert len(ports) == len(set(ports)) and {bridge for bridge, _ in ports} <= set(m.bridges)
-    taps = m.inventory().taps
-    assert len(taps) == len(set(taps))
-    for _, subnet in m.subnets.items():
-        assert subnet.bridge in m.bridges
-        assert len(set(subnet.leases.values())) == len(subnet.leases)
+    assert len(nics) == len({port.device for port in nics})
+    addresses = [address for _, address in m.addresses.items()]
+    assert len({(a.network, a.ip) for a in addresses}) == len(addresses)
+    assert {a.network for a in addresses} <= set(m.subnets)
+    assert {subnet.bridge for _, subnet in m.subnets.items()} <= set(m.bridges)
+    # The index says what the records say.
+    assert set(m.usage.disks) == set(used) and set(m.usage.ports) == set(ports)
+    assert +m.usage.on_bridge == Counter(bridge for bridge, _ in ports)
+    assert m.usage.memory == sum(memory_of(domain) for _, domain in m.vms.items())
+    stored = [record.actual for shelf in (m.volumes, m.images) for _, record in shelf.items()]
+    assert m.usage.bytes == sum(stored)
