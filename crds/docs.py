@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from crds.base import API_VERSION, IMMUTABLE_KEY, Resource
+from crds.nodes import Schema, children
 from crds.refs import REF_KEY
-from crds.schema import Schema, children, marked, object_schema
+from crds.schema import marked, object_schema
 
 _INTRO = f"""\
 <!-- Generated from crds/v1alpha1 by `make generate`; edit the models, not this file. -->

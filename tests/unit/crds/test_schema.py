@@ -23,8 +23,9 @@ from crds.base import (
     Rule,
     Timestamp,
 )
+from crds.nodes import SchemaError, children
 from crds.refs import ObjectRef, Ref
-from crds.schema import SchemaError, children, definition, finish, marked
+from crds.schema import definition, finish, marked
 from tests.support.cel_rules import broken
 
 Name = Annotated[str, Field(max_length=20)]
