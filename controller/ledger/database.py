@@ -46,7 +46,7 @@ class Database:
         self.shown = parsed.render_as_string(hide_password=True)
         self.sqlite = parsed.get_backend_name() == "sqlite"
         self._patience = patience
-        self._engine = _sqlite(parsed) if self.sqlite else _mariadb(parsed)
+        self._engine = _sqlite(parsed, patience) if self.sqlite else _mariadb(parsed)
         self._reading = self._engine.execution_options(ledger_read=True)
         self._writers = ThreadPoolExecutor(1 if self.sqlite else THREADS, "ledger-write")
         self._readers = ThreadPoolExecutor(2, "ledger-read") if self.sqlite else self._writers
@@ -158,9 +158,10 @@ def _mariadb(url: URL) -> Engine:
     )
 
 
-def _sqlite(url: URL) -> Engine:
+def _sqlite(url: URL, patience: float) -> Engine:
+    wait = min(LOCK_SECONDS, patience)
     engine = create_engine(
-        url, connect_args={"timeout": LOCK_SECONDS}, pool_size=3, pool_reset_on_return=None
+        url, connect_args={"timeout": wait}, pool_size=3, pool_reset_on_return=None
     )
 
     @event.listens_for(engine, "connect")
