@@ -55,7 +55,8 @@ def of_outcome(outcome: Outcome) -> Finding:
 
 
 def of_error(error: KumulusError, *, deleting: bool) -> Finding:
-    """A finding from what an actuator raised."""
+    """A finding from what an actuator raised. ``deleting``: it, or something that it has to let
+    go of, is being deleted."""
     if isinstance(error, Waiting):
         return Finding("waiting", error.reason, error.message, error.retry_after)
     if isinstance(error, Terminal):

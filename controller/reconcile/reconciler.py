@@ -113,7 +113,9 @@ class Reconciler:
             async with asyncio.timeout(self.machinery.timeout) as limit:
                 return await (self._delete(obj) if obj.deleting else self._apply(obj))
         except KumulusError as error:
-            return of_error(error, deleting=obj.deleting)
+            # Others wait until it lets go of what is being deleted: that is tried again, too.
+            urgent = obj.deleting or lets_go(obj, self._actuator, self.machinery.store)
+            return of_error(error, deleting=urgent)
         except Exception:
             if limit.expired():
                 seconds = self.machinery.timeout

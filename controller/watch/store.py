@@ -224,15 +224,17 @@ class ObjectStore:
 
     def doomed_key(self, key: Key) -> bool:
         """True if it, or anything that it is deleted with, is being deleted."""
+        return any(self.deleting(one) for one in self.line(key))
+
+    def line(self, key: Key) -> Iterator[Key]:
+        """``key`` and everything that it is deleted with, transitively."""
         seen, todo = {key}, [key]
         while todo:
             current = todo.pop()
-            if self.deleting(current):
-                return True
+            yield current
             above = {t for r, t in self._index.targets(current) if r.on_delete == "cascade"}
             todo += above - seen
             seen |= above
-        return False
 
 
 def key_of(obj: Resource) -> Key:

@@ -49,8 +49,10 @@ class Waker:
         for key in self._watching(changed):
             self._queues.add(key)
         for target in changed.targets:
-            if self._store.deleting(target):
-                self._wake_parent(target)
+            # Who no longer uses something may have blocked the deletion of what is above that.
+            for key in self._store.line(target) if changed.moved else (target,):
+                if self._store.deleting(key):
+                    self._wake_parent(key)
 
     def _wake_parent(self, key: Key) -> None:
         if len(self._store.dependents(key)) > CROWD:

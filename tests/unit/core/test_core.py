@@ -1,0 +1,305 @@
+"""The whole core: lost events, other controllers, an API server that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from controller.client import NotFound
+from controller.errors import Transient
+from controller.events import BURST, EventRecorder
+from controller.keys import Key
+from controller.sharding.base import SingleMember
+from controller.sharding.lease import GENERATION, LEASES, NAME, LeaseGuard
+from controller.watch.base import Change
+from crds.base import ObjectMeta
+from crds.refs import ObjectRef
+from tests.unit.core.fakes import (
+    WORLD,
+    Branch,
+    BranchSpec,
+    FakeApi,
+    FakeSource,
+    Leaf,
+    LoopClock,
+    Trunk,
+    in_virtual_time,
+    running,
+)
+
+T1, B1 = Key("Trunk", "", "t1"), Key("Branch", "", "b1")
+
+
+def trunk(name: str = "t1") -> Trunk:
+    return Trunk(metadata=ObjectMeta(name=name))
+
+
+def branch(name: str = "b1", of: str = "t1") -> Branch:
+    return Branch(metadata=ObjectMeta(name=name), spec=BranchSpec(trunk=ObjectRef(name=of)))
+
+
+@pytest.mark.looptime
+async def test_a_lost_deletion_is_found_and_acted_upon() -> None:
+    api = FakeApi()
+    source = FakeSource(api, loses=lambda change, *_: change is Change.GONE)
+    async with running(api, source, compare_interval=60) as bench:
+        bench.api.put(trunk())
+        await bench.settle()
+        place = ("trunks", "", "t1")
+        gone = bench.api.objects.pop(place)  # as if its finalizer was forced off in a gap
+        bench.api.watchers.clear()
+        await bench.settle(61)
+        assert bench.core.store.entry(T1) is None
+        assert gone["metadata"]["uid"]
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32), st.floats(0.0, 0.9))
+def test_whatever_the_watch_loses_the_store_ends_as_the_server(seed: int, odds: float) -> None:
+    rng = random.Random(seed)
+
+    async def scenario() -> None:
+        api = FakeApi()
+        source = FakeSource(api, lag=lambda: rng.random() * 3, loses=lambda *_: rng.random() < odds)
+        async with running(api, source, compare_interval=20) as bench:
+            names = [f"t{n}" for n in range(6)]
+            for _ in range(40):
+                key = Key("Trunk", "", rng.choice(names))
+                if api.find(key) is None:
+                    api.put(trunk(key.name))
+                elif rng.random() < 0.4:
+                    api.remove(key)
+                else:
+                    api.edit(key, lambda o: o["spec"].update(size=rng.randrange(9)))
+                await asyncio.sleep(rng.random() * 4)
+            await bench.settle(100)
+            for key in api.keys() | set(bench.core.store.keys("Trunk")):
+                obj, entry = api.find(key), bench.core.store.entry(key)
+                assert obj is not None and entry is not None
+                assert str(entry.version) == obj["metadata"]["resourceVersion"]
+                assert bench.condition(key)["status"] == "True"
+
+    in_virtual_time(scenario)
+
+
+@pytest.mark.looptime
+async def test_work_starts_only_when_everything_is_known() -> None:
+    """A branch listed before its trunk must not be told that the trunk is missing."""
+    api = FakeApi()
+    for n in range(20):
+        api.put(branch(f"b{n}"))
+    api.put(trunk())
+    async with running(api) as bench:
+        await bench.settle()
+        writes = [b for b in bench.api.requests("patch status", "branches") if "status" in b]
+        texts = [c["message"] for b in writes for c in b["status"].get("conditions", [])]
+        assert not any("does not exist" in text for text in texts)
+        assert all(bench.condition(Key("Branch", "", f"b{n}"))["status"] == "True"
+                   for n in range(20))  # fmt: skip
+
+
+@pytest.mark.looptime
+async def test_it_waits_for_kinds_and_server_and_stops_while_waiting() -> None:
+    class Bare(FakeApi):
+        async def served(self, group: str, version: str) -> set[str]:
+            await asyncio.sleep(0.01)
+            return {"trunks"} if asyncio.get_running_loop().time() < 30 else {
+                "trunks", "branches", "leaves",
+            }  # fmt: skip
+
+    api = Bare()
+    api.put(trunk())
+    async with running(api) as bench:
+        await bench.settle(20)
+        assert bench.core.ready() == "the store is not filled yet"
+        assert WORLD.looks == []
+        await bench.settle(30)
+        assert bench.core.ready() is True
+        assert WORLD.looks == [T1]
+    async with running(Bare()) as bench:
+        began = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - began < 1
+
+
+@pytest.mark.looptime
+async def test_a_standby_waits_and_takes_over_when_the_holder_dies() -> None:
+    api = FakeApi()
+    holder = await _holder(api, "other")
+    renewing = asyncio.create_task(holder.run())
+    async with running(api) as bench:
+        api.put(trunk())
+        await bench.settle(60)
+        assert WORLD.looks == [] and not bench.core.member.leading
+        first = holder.member.term
+        renewing.cancel()
+        await bench.settle(25)
+        assert bench.condition(T1)["status"] == "True"
+        assert bench.core.member.term > first, "agents can tell the newer one"
+
+
+@pytest.mark.looptime
+async def test_a_released_lease_is_taken_at_once_and_so_is_ones_own() -> None:
+    api = FakeApi()
+    for identity in ("other", "me", "me"):
+        holder = await _holder(api, identity)
+        began = asyncio.get_running_loop().time()
+        task = asyncio.create_task(holder.run())
+        await asyncio.sleep(4)
+        assert holder.member.leading
+        assert asyncio.get_running_loop().time() - began < 5
+        task.cancel()
+        if identity == "other":
+            await holder.release()
+    lease = await api.get(LEASES, "kumulus-system", NAME)
+    assert lease["spec"]["holderIdentity"] == "me"
+    assert lease["spec"]["leaseTransitions"] == 2
+
+
+@pytest.mark.looptime
+async def test_who_cannot_renew_stops_before_another_may_take_over() -> None:
+    api = FakeApi()
+    told: list[tuple[str, float]] = []
+    loop = asyncio.get_running_loop()
+
+    async def gain() -> None:
+        told.append(("gain", loop.time()))
+
+    async def loss() -> None:
+        told.append(("loss", loop.time()))
+
+    guard = LeaseGuard(api, SingleMember(), "ns", "me", 15.0, LoopClock(), gain, loss)
+    task = asyncio.create_task(guard.run())
+    await asyncio.sleep(20)
+    cut = loop.time()
+    api.faults = [Transient("no answer")] * 10
+    await asyncio.sleep(60)
+    assert [what for what, _ in told] == ["gain", "loss", "gain"]
+    assert told[1][1] - cut < 15, "while the lease could not have expired"
+    assert guard.member.leading
+    task.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_hanging_api_server_loses_the_lease_in_time() -> None:
+    class Hanging(FakeApi):
+        hang = False
+
+        async def _arrive(self) -> None:
+            if self.hang:
+                await asyncio.sleep(1e6)
+            await super()._arrive()
+
+    api = Hanging()
+    holder = await _holder(api, "me")
+    task = asyncio.create_task(holder.run())
+    await asyncio.sleep(20)
+    api.hang = True
+    await asyncio.sleep(14)
+    assert not holder.member.leading
+    api.hang = False
+    await asyncio.sleep(20)
+    assert holder.member.leading
+    task.cancel()
+
+
+@pytest.mark.looptime
+async def test_a_lease_that_was_deleted_comes_back_with_a_higher_generation() -> None:
+    api = FakeApi()
+    holder = await _holder(api, "me")
+    task = asyncio.create_task(holder.run())
+    await asyncio.sleep(10)
+    first = holder.member.term
+    del api.objects["leases", "kumulus-system", NAME]
+    await asyncio.sleep(10)
+    assert holder.member.leading and holder.member.term > first
+    lease = await api.get(LEASES, "kumulus-system", NAME)
+    assert int(lease["metadata"]["annotations"][GENERATION]) == holder.member.term
+    task.cancel()
+
+
+@pytest.mark.looptime
+async def test_work_under_way_is_cancelled_with_the_lease_and_done_again() -> None:
+    api = FakeApi()
+    async with running(api, lease_duration=15) as bench:
+        WORLD.delays[T1] = 1e5
+        api.put(trunk())
+        await bench.settle(10)
+        api.faults = [Transient("no answer")] * 8
+        await bench.settle(14)
+        assert not bench.core.member.leading and not WORLD.running
+        WORLD.delays.clear()
+        await bench.settle(60)
+        assert bench.condition(T1)["status"] == "True"
+
+
+async def _holder(api: FakeApi, identity: str) -> LeaseGuard:
+    async def nothing() -> None:
+        return None
+
+    return LeaseGuard(
+        api, SingleMember(), "kumulus-system", identity, 15.0, LoopClock(), nothing, nothing
+    )
+
+
+@pytest.fixture
+async def recorder() -> AsyncIterator[tuple[FakeApi, EventRecorder]]:
+    api = FakeApi()
+    recorder = EventRecorder(api, LoopClock(), "me")
+    task = asyncio.create_task(recorder.run())
+    yield api, recorder
+    task.cancel()
+
+
+def events_of(api: FakeApi) -> list[dict[str, Any]]:
+    return [obj for (plural, *_), obj in api.objects.items() if plural == "events"]
+
+
+@pytest.mark.looptime
+async def test_equal_events_are_counted(recorder: tuple[FakeApi, EventRecorder]) -> None:
+    api, events = recorder
+    leaf = Leaf(metadata=ObjectMeta(name="l", namespace="ns", uid="u"))
+    for _ in range(4):
+        events.warning(leaf, "Failed", "the same")
+        await asyncio.sleep(1)
+    events.normal(leaf, "Started", "another")
+    await asyncio.sleep(1)
+    assert [(e["reason"], e["count"]) for e in events_of(api)] == [("Failed", 4), ("Started", 1)]
+    assert all(e["metadata"]["namespace"] == "ns" for e in events_of(api))
+    api.objects.clear()  # events live for an hour only
+    events.warning(leaf, "Failed", "the same")
+    await asyncio.sleep(1)
+    assert [e["count"] for e in events_of(api)] == [1]
+
+
+@pytest.mark.looptime
+async def test_a_chatterbox_is_rationed_and_others_are_not(
+    recorder: tuple[FakeApi, EventRecorder],
+) -> None:
+    api, events = recorder
+    loud = Leaf(metadata=ObjectMeta(name="loud", namespace="ns", uid="u1"))
+    calm = Leaf(metadata=ObjectMeta(name="calm", namespace="ns", uid="u2"))
+    for n in range(200):
+        events.warning(loud, "Talk", str(n))
+    events.normal(calm, "Hello", "there")
+    await asyncio.sleep(10)
+    names = [e["involvedObject"]["name"] for e in events_of(api)]
+    assert names.count("loud") == BURST and names.count("calm") == 1
+
+
+@pytest.mark.looptime
+async def test_events_survive_refusals_and_a_stuck_api(
+    recorder: tuple[FakeApi, EventRecorder],
+) -> None:
+    api, events = recorder
+    leaf = Leaf(metadata=ObjectMeta(name="l", namespace="ns", uid="u"))
+    api.faults = [Transient("no"), NotFound("no such namespace"), ValueError("a defect")]
+    for n in range(5):
+        events.normal(leaf, "Note", str(n))
+    await asyncio.sleep(5)
+    assert [e["message"] for e in events_of(api)] == ["3", "4"]
