@@ -208,7 +208,7 @@ class FakeAgents:
     """Agents whose operations take ``delay`` seconds. Each execution is in ``executed``."""
 
     def __init__(self, wake: Callable[[Key], None], delay: float = 0.05) -> None:
-        self._wake, self._delay = wake, delay
+        self._wake, self.delay = wake, delay
         self.agents: dict[str, FakeAgent] = {}
         self.faults: list[Fault] = []
         self.executed: list[tuple[str, str, str]] = []  # agent, action, resource
@@ -275,7 +275,7 @@ class FakeAgents:
         operation: _Operation, owner: Key,
     ) -> None:  # fmt: skip
         fault = next((f for f in self.faults if f.hits(name, action)), None)
-        await asyncio.sleep(self._delay)
+        await asyncio.sleep(self.delay)
         if fault is not None and fault.hang:
             return
         try:

@@ -207,7 +207,7 @@ async def test_deleting_an_image_removes_its_bits() -> None:
 async def test_deleting_an_image_while_it_is_fetched() -> None:
     async with cloud(1) as world:
         spec = {"backupStorageRef": {"name": "images"}, "url": "http://x.test/c.qcow2"}
-        world.agents._delay = 5.0
+        world.agents.delay = 5.0
         await world.apply("Image", "new", **spec)
         await world.until(lambda: world.get("Image", "new").status.state == "Downloading")
         await world.delete("Image", "new")

@@ -122,6 +122,7 @@ async def test_a_mac_of_ones_own_choice() -> None:
 
 async def test_a_host_that_is_silent_for_a_while_delays_the_start() -> None:
     async with cloud(1) as world:
+        world.agents.delay = 1.0
         await world.apply("VirtualMachine", "vm", **vm_spec())
         await world.until(lambda: world.vm().status.state == "Starting")
         world.agents.agents["host-1"].down = True

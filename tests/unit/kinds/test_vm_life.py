@@ -142,6 +142,7 @@ async def test_a_volume_serves_one_vm_at_a_time() -> None:
 
 async def test_deleting_it_while_it_is_being_made_leaves_nothing() -> None:
     async with cloud() as world:
+        world.agents.delay = 1.0
         await world.apply(
             "VirtualMachine", "vm", **vm_spec(dataDisks=[{"name": "a", "size": "1Gi"}])
         )

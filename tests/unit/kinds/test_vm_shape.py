@@ -147,7 +147,7 @@ async def test_deleting_the_network_while_the_vm_is_stopped() -> None:
 
 async def test_deleting_the_network_while_the_vm_is_being_made() -> None:
     async with cloud() as world:
-        world.agents._delay = 1.0
+        world.agents.delay = 1.0
         await world.apply(
             "VirtualMachine", "vm", instanceOfferingRef={"name": "small"},
             imageRef={"name": "img"}, nics=[_nic("eth0")],
