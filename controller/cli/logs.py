@@ -85,8 +85,9 @@ def pretty(entry: Mapping[str, Any]) -> Text:
     line.append(str(entry.get("message", "")))
     if entry.get("operation"):
         line.append(f" operation={entry['operation']}", style="cyan")
-    for key in entry.keys() - PLAIN:
-        line.append(f" {key}={entry[key]}", style="dim")
+    for key, value in entry.items():
+        if key not in PLAIN and value not in ("", None):
+            line.append(f" {key}={value}", style="dim")
     if entry.get("error"):
         line.append(f"\n{entry['error']}", style="red")
     return line

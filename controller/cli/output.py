@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -23,6 +24,11 @@ class CommandFailed(KumulusError):
 def say(text: str = "") -> None:
     """A plain line, exactly as given."""
     out.print(Text(text))
+
+
+def shown(path: Path) -> str:
+    """A path as a person in this directory would write it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

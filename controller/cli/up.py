@@ -17,7 +17,7 @@ from rich.live import Live
 from common.pki import client_context
 from controller.cli.hints import summarize
 from controller.cli.logs import last_words
-from controller.cli.output import CommandFailed, out, say
+from controller.cli.output import CommandFailed, out, say, shown
 from controller.cli.status import rows, table
 from controller.up import apply, plan, state
 from controller.up.kube import ApiError, Kube
@@ -77,13 +77,13 @@ def take_down(data_dir: Path) -> None:
     found = state.running(layout)
     processes = [found.process] if found is not None else state.leftovers(layout)
     if not processes:
-        say(f"No cloud runs on {layout.root}.")
+        say(f"No cloud runs on {shown(layout.root)}.")
         return
     for process in processes:
         process.stop(STOP_SECONDS)
         if process.alive:
             raise CommandFailed(f"pid {process.pid} does not end, not even killed")
-    say(f"Stopped. The data stay in {layout.root}; `kumulus up` starts it again.")
+    say(f"Stopped. The data stay in {shown(layout.root)}; `kumulus up` starts it again.")
 
 
 def _start_supervisor(request: UpRequest) -> subprocess.Popen[bytes]:
@@ -132,7 +132,7 @@ def _apply_quickstart(request: UpRequest, kube: Kube) -> tuple[set[Key], float]:
         return set(), SETTLE_SECONDS
     how = apply.apply(kube, layout.kubeconfig, layout.quickstart, tool=apply.kubectl())
     layout.quickstart_done.touch()
-    say(f"Applied {layout.quickstart} with {how}.")
+    say(f"Applied {shown(layout.quickstart)} with {how}.")
     manifests = apply.read_manifests(layout.quickstart)
     return {_key(each) for each in manifests}, request.timeout
 
