@@ -6,10 +6,10 @@ from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, Im
 from controller.errors import FlowFailed, Waiting
 from controller.kinds.support import (
     RETRY_FAILED,
+    answers,
     clean_up,
     failed_before,
     key_of,
-    reachable,
     store_endpoint,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome
@@ -53,7 +53,7 @@ def _storage(scope: Scope[Image]) -> BackupStorage | None:
 async def _remove(scope: Scope[Image], part: str = "") -> None:
     """Remove the bits, unless there is nobody left to ask."""
     image, storage = scope.obj, _storage(scope)
-    if storage is None or not reachable(storage):
+    if storage is None or not await answers(storage, scope.ctx):
         where = f"{image.spec.backup_storage_ref.name}, which is gone"
         scope.ctx.events.warning(image, "LeftBehind", f"the image's file was left on {where}")
         return

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 
 from agents.wire import VmResult, Wire
 from controller.agentlink.client import Endpoint
-from controller.errors import AgentFailed, FlowFailed, Terminal, Transient, Waiting
+from controller.errors import (
+    AgentFailed,
+    AgentUnreachable,
+    FlowFailed,
+    Terminal,
+    Transient,
+    Waiting,
+)
 from controller.keys import Key
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope
@@ -24,6 +31,11 @@ T = TypeVar("T")
 RETRY_FAILED = 60.0
 """Seconds after which work that failed for good is tried again though nothing changed: what an
 agent could not do may have been mended by hand. A change of the spec tries at once."""
+
+
+GIVE_UP = 60.0
+"""Seconds that the agent of an object that is being deleted may be silent before what it has is
+left behind."""
 
 
 def key_of(obj: Resource) -> Key:
@@ -62,10 +74,29 @@ def store_endpoint(storage: BackupStorage, ctx: Context) -> Endpoint:
     return Endpoint(storage.name, "store", storage.spec.management_ip, port)
 
 
-def reachable(agent: Host | BackupStorage | None) -> bool:
-    """False when nobody can or will answer any more: the object is gone from the API, or is being
-    deleted while its agent is disconnected. What is there has to be left there."""
-    return agent is not None and not (agent.deleting and agent.status.status == "Disconnected")
+def abandoned(agent: Host | BackupStorage | None) -> bool:
+    """Is nobody left to ask: gone from the API, or being deleted while disconnected?"""
+    return agent is None or (agent.deleting and agent.status.status == "Disconnected")
+
+
+async def answers(agent: Host | BackupStorage, ctx: Context) -> bool:
+    """May its agent be asked to clean up? False when it is being deleted and does not answer any
+    more: what is there has to be left there.
+
+    An object that is being deleted is not pinged any more, so that is found out here. Raises
+    AgentUnreachable while it was deleted less than GIVE_UP seconds ago.
+    """
+    if not agent.deleting:
+        return True
+    endpoint = host_endpoint(agent, ctx) if isinstance(agent, Host) else store_endpoint(agent, ctx)
+    try:
+        await ctx.agents.ping(endpoint)
+    except AgentUnreachable:
+        since = agent.metadata.deletion_timestamp
+        if abandoned(agent) or since is None or ctx.clock.now() - since.timestamp() > GIVE_UP:
+            return False
+        raise
+    return True
 
 
 async def on_host(

@@ -15,10 +15,10 @@ from controller.errors import FlowFailed, Terminal, Transient
 from controller.keys import Key
 from controller.kinds.support import (
     RETRY_FAILED,
+    abandoned,
     clean_up,
     failed_before,
     key_of,
-    reachable,
     stalls,
 )
 from controller.kinds.vm_model import (
@@ -155,7 +155,7 @@ def situation(vm: VirtualMachine, ctx: Context) -> Situation:
     return replace(
         found,
         leave=placed and _must_leave(host),
-        abandoned=placed and not reachable(host),
+        abandoned=placed and abandoned(host),
         reboot=_reboot_due(vm),
         stale_nics=bool(stale_nics(vm, ctx.store)),
         new_nics=bool(new_nics(vm, ctx.store)),

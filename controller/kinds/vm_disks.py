@@ -9,10 +9,10 @@ from agents.wire import Disk, VmDiskArgs, VmResult
 from controller.errors import Terminal, Waiting
 from controller.kinds.support import (
     RETRY_FAILED,
+    answers,
     key_of,
     on_host,
     on_host_if_there,
-    reachable,
     together,
 )
 from controller.kinds.vm_model import (
@@ -103,7 +103,7 @@ class AttachDisks(Step):
     async def rollback(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = await placed_host(scope)
-        if host is None or not reachable(host):
+        if host is None or not await answers(host, ctx):
             return
         devices = disk_devices(vm.status.disks)
         for disk in [disk for disk in vm.status.disks if not disk.device]:
@@ -123,7 +123,7 @@ class DetachDisks(Step):
         vm, ctx = scope.obj, scope.ctx
         host = host_of(vm, ctx.store)
         for disk in stale_disks(vm, ctx.store):
-            if host is not None and reachable(host) and disk.device:
+            if host is not None and await answers(host, ctx) and disk.device:
                 args = VmDiskArgs(disk=_wire(vm, disk, disk.device, ctx))
                 await on_host_if_there(scope, host, "vm.detach-disk", args, part=disk.name)
             vm.status.disks.remove(disk)

@@ -17,7 +17,7 @@ from agents.wire import (
 from controller.errors import Exhausted, Terminal
 from controller.kinds.l2_network import bridge_name
 from controller.kinds.l3_network import ip_excluded, ip_ranges, ip_scope
-from controller.kinds.support import digest, on_host, on_host_if_there, reachable, together
+from controller.kinds.support import answers, digest, on_host, on_host_if_there, together
 from controller.kinds.vm_model import (
     host_of,
     new_nics,
@@ -179,7 +179,7 @@ async def release_networks(
 ) -> None:
     """network.release for each NIC on the VM's host, if that can be reached."""
     ctx, host = scope.ctx, await placed_host(scope)
-    if host is None or not reachable(host):
+    if host is None or not await answers(host, ctx):
         return
     found = [(nic, l3, _l2_of(l3, ctx)) for nic, l3 in _with_network(nics, ctx)]
     await together(
@@ -264,7 +264,7 @@ def _network_args(vm: VirtualMachine, nic: NicStatus, l3: L3Network, l2: L2Netwo
 async def _unplug(scope: Scope[VirtualMachine], nics: Iterable[NicStatus], part: str = "") -> None:
     vm, ctx = scope.obj, scope.ctx
     host = await placed_host(scope)
-    if host is None or not reachable(host):
+    if host is None or not await answers(host, ctx):
         return
     for nic, l3 in _with_network(nics, ctx):
         args = VmNicArgs(nic=_wire(vm, nic, l3, ctx))

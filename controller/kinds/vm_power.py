@@ -5,7 +5,7 @@ from __future__ import annotations
 from agents.wire import Empty, VmArgs, VmRebootArgs, VmResult, VmStopArgs
 from controller.errors import Waiting
 from controller.kinds.heartbeat import note_power
-from controller.kinds.support import on_host, reachable
+from controller.kinds.support import answers, on_host
 from controller.kinds.vm_disks import wire_disks
 from controller.kinds.vm_model import (
     disk_devices,
@@ -63,7 +63,7 @@ class Stop(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = await placed_host(scope)
-        if host is None or not reachable(host):
+        if host is None or not await answers(host, ctx):
             ctx.events.warning(vm, "HostLost", "its host was deleted and cannot be reached")
             return
         power = ctx.observed.vms.get(host.uid, {}).get(vm.uid)
@@ -145,7 +145,7 @@ async def _destroy(scope: Scope[VirtualMachine], part: str = "") -> None:
     """Pull the guest and remove its definition, wherever it may have been started."""
     vm, ctx = scope.obj, scope.ctx
     host = await placed_host(scope)
-    if host is not None and reachable(host):
+    if host is not None and await answers(host, ctx):
         await on_host(scope, host, "vm.destroy", Empty(), VmResult, part=part)
         note_power(ctx, host.uid, vm.uid, None)
 

@@ -20,12 +20,12 @@ from controller.kinds.image import image_source
 from controller.kinds.primary_storage import serves, storage_scope
 from controller.kinds.support import (
     RETRY_FAILED,
+    answers,
     clean_up,
     failed_before,
     host_endpoint,
     key_of,
     on_host,
-    reachable,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.workflow.step import Scope, Step
@@ -161,7 +161,7 @@ async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
     """Delete the bits where the volume is bound to, unless nobody is left there to ask."""
     volume, ctx = scope.obj, scope.ctx
     host, storage = _host(volume, ctx), _storage(volume, ctx)
-    if host is not None and storage is not None and reachable(host):
+    if host is not None and storage is not None and await answers(host, ctx):
         args = VolumeDeleteArgs(path=storage.spec.path)
         await on_host(scope, host, "volume.delete", args, Empty, part=part)
     elif volume.status.path and volume.spec.host_ref:

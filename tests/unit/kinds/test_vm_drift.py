@@ -188,3 +188,45 @@ async def test_deleting_the_storage_takes_the_vm() -> None:
         await world.until(lambda: world.get("PrimaryStorage", "ps") is None)
         assert world.get("VirtualMachine", "vm") is None
         assert world.leftovers() == []
+
+
+async def test_a_host_that_dies_while_it_is_being_deleted_does_not_hold_up_anything() -> None:
+    async with cloud() as world:
+        vm = await running_vm(world)
+        assert vm.status.host_ref is not None
+        name = vm.status.host_ref.name
+        world.agents.agents[name].down = True
+        await world.delete("Host", name)  # nobody noticed yet that it is silent
+        await world.settle(30)
+        assert world.host(name).deleting  # it may come back
+        await world.until(lambda: world.get("Host", name) is None, seconds=300)
+        assert world.vm().status.state == "Stopped"
+        assert "HostLost" in world.events.reasons("vm")
+
+
+async def test_a_zone_of_dead_hosts_can_be_deleted() -> None:
+    async with cloud() as world:
+        await running_vm(world)
+        for agent in world.agents.agents.values():
+            agent.down = True
+        await world.delete("Zone", "z")
+        await world.until(lambda: world.get("Zone", "z") is None, seconds=900, step=5)
+        assert not [left for left in world.leftovers() if left.startswith("ledger")]
+
+
+async def test_a_ping_that_was_under_way_does_not_undo_a_start() -> None:
+    async with cloud(1) as world:
+        ping = world.agents.ping
+
+        async def slow(endpoint):  # type: ignore[no-untyped-def]
+            answer = await ping(endpoint)
+            await world.settle(3)
+            return answer
+
+        world.agents.ping = slow  # type: ignore[method-assign]
+        for i in range(8):  # starts fall into pings of all phases
+            await running_vm(world, f"vm-{i}")
+            await world.settle(0.7)
+        await world.settle(30)
+        assert len([e for e in world.agents.executed if e[1] == "vm.start"]) == 8
+        assert not [e for e in world.events.seen if e[2] == "GuestStopped"]
