@@ -1,27 +1,20 @@
-"""``kumulus agent``: run an agent on a host or a store, or simulate any number of them."""
+"""``kumulus agent``: run an agent on a host or a store, or simulate any number of them.
+
+What runs is imported when it is asked for: the other commands of ``kumulus`` start without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 
-from agents.database import InUse
-from agents.drivers.base import AgentId, Driver, DriverContext, DriverError, load_driver
-from agents.drivers.simulated.chaos import ChaosConfig
-from agents.drivers.simulated.process import simulating
-from agents.drivers.simulated.world import World
-from agents.drivers.simulator import Simulation, capacity_of
-from agents.identity import DirectoryCertificates, Identities, MintedCertificates, NoCertificate
-from agents.operations import Limits
-from agents.runtime import running, until_signal
-from agents.settings import AgentSettings
-from agents.wire import ACTIONS, Role
 from common import logs
-from common.web import PortTaken
+
+if TYPE_CHECKING:
+    from agents.main import Real, Simulated
+    from agents.wire import Role
 
 app = typer.Typer(help="Agents: what does the controllers' work on hosts and stores.")
 
@@ -86,28 +79,25 @@ def run(
     log_style: LogStyle = "json",
 ) -> None:
     """Serve agents of this machine until SIGTERM."""
-    logs.configure(log_level, "text" if log_style == "text" else "json")
-    agents = [AgentId(each, _role(role)) for each in name]
-    settings = AgentSettings(
-        data_dir=data_dir,
-        listen=listen,
-        port=port,
-        grace=grace,
-        limits=Limits(per_agent=concurrency),
-        timeouts=_timeouts(timeout or []),
+    from agents import main  # noqa: PLC0415
+    from agents.drivers.base import AgentId  # noqa: PLC0415
+
+    real = main.Real(
+        settings=main.settings_of(
+            data_dir=data_dir,
+            listen=listen,
+            port=port,
+            grace=grace,
+            concurrency=concurrency,
+            timeouts=_timeouts(timeout or []),
+        ),
+        agents=[AgentId(each, _role(role)) for each in name],
+        driver=driver or ("libvirt" if role == "host" else "files"),
+        pki_dir=pki_dir,
+        options=_pairs(option or []),
+        port_file=port_file,
     )
-    chosen = driver or ("libvirt" if role == "host" else "files")
-    options = _pairs(option or [])
-    _run(
-        lambda: _serve(
-            settings=settings,
-            agents=agents,
-            driver=chosen,
-            pki_dir=pki_dir,
-            options=options,
-            port_file=port_file,
-        )
-    )
+    _run(real, log_level, log_style)
 
 
 @app.command()
@@ -146,78 +136,36 @@ def simulator(
     Which one is meant is the TLS server name: <name>.host.kumulus.dev, <name>.store.kumulus.dev.
     What they hold survives a restart.
     """
-    logs.configure(log_level, "text" if log_style == "text" else "json")
-    settings = AgentSettings(
-        data_dir=data_dir,
-        listen=listen,
-        port=port,
-        port_flag=port_flag,
-        grace=grace,
-        limits=Limits(per_agent=concurrency),
-        timeouts=_timeouts(timeout or []),
-    )
+    from agents import main  # noqa: PLC0415
+
     sizes = {"cpu": cpu, "memory": memory, "disk": disk}
-    options = {key: str(size) for key, size in sizes.items() if size is not None}
-    _run(
-        lambda: _simulate(
-            settings=settings,
-            ca_dir=ca_dir,
-            chaos=chaos,
-            options=options,
-            most=most,
-            port_file=port_file,
-        )
+    simulated = main.Simulated(
+        settings=main.settings_of(
+            data_dir=data_dir,
+            listen=listen,
+            port=port,
+            port_flag=port_flag,
+            grace=grace,
+            concurrency=concurrency,
+            timeouts=_timeouts(timeout or []),
+        ),
+        ca_dir=ca_dir,
+        chaos=chaos,
+        options={key: str(size) for key, size in sizes.items() if size is not None},
+        most=most,
+        port_file=port_file,
     )
+    _run(simulated, log_level, log_style)
 
 
-async def _serve(
-    *,
-    settings: AgentSettings,
-    agents: list[AgentId],
-    driver: str,
-    pki_dir: Path,
-    options: dict[str, str],
-    port_file: Path | None,
-) -> None:
-    factory = load_driver(driver)
-    identities = Identities(DirectoryCertificates(pki_dir, agents))
-
-    def make(agent: AgentId) -> Driver:
-        own = settings.data_dir / f"{agent.name}.{agent.role}"
-        own.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return factory(DriverContext(agent, own, identities.client_tls(agent), options))
-
-    async with running(settings, identities, make, agents.__contains__, at_start=agents) as server:
-        _tell_port(port_file, server.port)
-        await until_signal()
-
-
-async def _simulate(
-    *,
-    settings: AgentSettings,
-    ca_dir: Path,
-    chaos: Path | None,
-    options: dict[str, str],
-    most: int,
-    port_file: Path | None,
-) -> None:
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    simulation = Simulation(
-        World(settings.data_dir / "simulator.db"),
-        capacity_of(options),
-        ChaosConfig.load(chaos) if chaos else ChaosConfig(),
-    )
-    certificates = MintedCertificates(ca_dir, settings.data_dir / "pki", most)
-    async with simulating(settings, Identities(certificates), simulation) as server:
-        _tell_port(port_file, server.port)
-        await until_signal()
-
-
-def _run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def _run(what: Real | Simulated, log_level: str, log_style: str) -> None:
     """Run to the end; what a user can mend is said in one line, exit code 1."""
+    from agents import main  # noqa: PLC0415
+
+    logs.configure(log_level, "text" if log_style == "text" else "json")
     try:
-        uvloop.run(work())
-    except (DriverError, InUse, NoCertificate, PortTaken, FileNotFoundError) as error:
+        main.run(what)
+    except main.CannotRun as error:
         typer.echo(f"kumulus agent: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -239,6 +187,8 @@ def _pairs(options: list[str]) -> dict[str, str]:
 
 
 def _timeouts(options: list[str]) -> dict[str, float]:
+    from agents.wire import ACTIONS  # noqa: PLC0415
+
     pairs = _pairs(options)
     for action, seconds in pairs.items():
         if action not in ACTIONS:
@@ -246,11 +196,3 @@ def _timeouts(options: list[str]) -> dict[str, float]:
         if not seconds.replace(".", "", 1).isdecimal():
             raise typer.BadParameter(f"{seconds!r} is no number", param_hint="--timeout")
     return {action: float(seconds) for action, seconds in pairs.items()}
-
-
-def _tell_port(file: Path | None, port: int) -> None:
-    """Written whole or not at all: whoever waits for it reads a number."""
-    if file is not None:
-        scratch = file.with_name(f".{file.name}.new")
-        scratch.write_text(f"{port}\n")
-        scratch.replace(file)

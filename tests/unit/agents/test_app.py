@@ -169,10 +169,10 @@ async def test_probes_need_no_certificate(agents: SimulatedAgents) -> None:
             async with session.get(url, ssl=tls) as answer:
                 assert answer.status == 200
                 texts[path] = await answer.text()
-    counted = 'kumulus_agent_operations_total{action="storage.ensure",state="Succeeded"}'
+    counted = 'kumulus_agentd_operations_total{action="storage.ensure",state="Succeeded"}'
     assert counted in texts["metrics"]
     for name in ("operation_seconds", "operations_queued", "operations_running", "callbacks"):
-        assert f"kumulus_agent_{name}" in texts["metrics"]
+        assert f"kumulus_agentd_{name}" in texts["metrics"]
 
 
 @pytest.mark.parametrize(
