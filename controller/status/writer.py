@@ -64,8 +64,7 @@ class StatusWriter:
         patch = merge_patch(old, new)
         version = after.metadata.resource_version
         for _ in range(TRIES):
-            meta = {"resourceVersion": version, "uid": before.uid}
-            body = {"metadata": meta, "status": patch}
+            body = {"metadata": {"resourceVersion": version}, "status": patch}
             try:
                 await self._objects.patch_status(key_of(before), body)
             except NotFound:

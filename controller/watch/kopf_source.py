@@ -98,7 +98,9 @@ class KopfSource:
         finally:
             await _cancel(tasks)
         for task in done:
-            task.result()
+            # Who cancels one of kopf's tasks must not end us with it.
+            if not task.cancelled():
+                task.result()
 
     def _handlers(self, sink: Sink) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
