@@ -123,13 +123,13 @@ class Cloud:
 
     def start_api(self) -> None:
         port = ["--port", self.api_port]
-        self._start("apiserver", "api-server", "--data-dir", self.layout.root, *port)
+        self.start("apiserver", "api-server", "--data-dir", self.layout.root, *port)
         wait_for("the API server's readiness", lambda: self.get_raw("/readyz")[0] == 200)
 
     def start_agents(self, *arguments: object) -> None:
         where = ["--pki-dir", self.layout.pki, "--data-dir", self.layout.agent_data]
-        self._start("agents", "agent", "simulator", "--port", self.agent_port, *where, *arguments)
-        wait_for("the agents' readiness", lambda: self._answers(self.agent_port))
+        self.start("agents", "agent", "simulator", "--port", self.agent_port, *where, *arguments)
+        wait_for("the agents' readiness", lambda: self.answers(self.agent_port))
 
     def start_controller(self, *, wait: bool = True, **env: str) -> None:
         """``env``: settings by their KUMULUS_ name without the prefix, in lower case."""
@@ -137,9 +137,9 @@ class Cloud:
         where = ["--kubeconfig", config, "--data-dir", self.layout.root]
         ports = ["--controller-port", self.controller_port, "--agent-port", self.agent_port]
         settings = {f"KUMULUS_{key.upper()}": value for key, value in env.items()}
-        self._start("controller", "run", *where, *ports, env=settings)
+        self.start("controller", "run", *where, *ports, env=settings)
         if wait:
-            wait_for("the controller's readiness", lambda: self._answers(self.controller_port))
+            wait_for("the controller's readiness", lambda: self.answers(self.controller_port))
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
@@ -302,7 +302,8 @@ class Cloud:
         port = int(cluster["server"].rsplit(":", 1)[1])
         return "127.0.0.1", port, client_context(Path(cluster["certificate-authority"]), pair)
 
-    def _answers(self, port: int) -> bool:
+    def answers(self, port: int) -> bool:
+        """Is the process that listens on this port ready?"""
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         connection = HTTPSConnection("127.0.0.1", port, timeout=5, context=tls)
@@ -312,7 +313,8 @@ class Cloud:
         finally:
             connection.close()
 
-    def _start(self, name: str, *arguments: object, env: Mapping[str, str] | None = None) -> None:
+    def start(self, name: str, *arguments: object, env: Mapping[str, str] | None = None) -> None:
+        """Run ``kumulus`` with these arguments as the process ``name``."""
         assert name not in self.processes, f"{name} runs already"
         with self.layout.log(name).open("ab") as log:
             self.processes[name] = subprocess.Popen(
