@@ -10,18 +10,18 @@ The way of a manifest, in order:
     ``store``, and ``wakes`` says whose keys that concerns.
 4.  ``controller.sharding``  says whether this replica works on the object: today the only one,
     while it holds the Lease.
-5.  ``controller.queue``     has one queue per kind: a key is in it once, one worker has it, failures
-    back off, namespaces take turns.
+5.  ``controller.queue``     has one queue per kind: a key is in it once, one worker has it,
+    failures back off, namespaces take turns.
 6.  ``controller.reconcile`` looks at one object: ``gate`` waits for what it refers to, ``deletion``
     sees to its children first (``controller.cascade``), then the kind's actuator
     (``controller.kinds``) does the next thing. ``findings`` and ``conditions`` say how it went.
-7.  ``controller.workflow``  runs what takes several steps, as ``flows/*.yaml`` declare it, and rolls
-    it back when it fails.
+7.  ``controller.workflow``  runs what takes several steps, as ``flows/*.yaml`` declare it, and
+    rolls it back when it fails.
 8.  ``controller.ledger``    gives out what must be unique or counted: addresses, capacity.
 9.  ``controller.agentlink`` calls the agents and takes their callbacks, which only wake a key.
 10. ``controller.status``    writes the status: one minimal patch, none when nothing changed.
 
-``core`` joins these parts, ``app`` makes a process of them, ``registry`` finds the kinds, ``client``
-and ``objects`` reach the API server, ``events`` tells people, ``settings`` and ``metrics`` are what
-their names say. ``cli`` and ``up`` start it all on one machine.
+``core`` joins these parts, ``app`` makes a process of them, ``registry`` finds the kinds,
+``client`` and ``objects`` reach the API server, ``events`` tells people, ``settings`` and
+``metrics`` are what their names say. ``cli`` and ``up`` start it all on one machine.
 """

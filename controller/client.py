@@ -1,8 +1,8 @@
 """The Kubernetes API, thinly: what controllers need of it, with time-outs and retries.
 
-Configuration and credentials come from ``kubernetes.aio`` (kubeconfig, exec plugins, service
-accounts), requests go straight to its kind of aiohttp session. Its generated calls cost more than
-the request itself: see the figures in ``bench``.
+Configuration, credentials and TLS come from ``kubernetes.aio`` (kubeconfig, exec plugins, service
+accounts); requests go straight to an aiohttp session. A status patch costs 1.1 CPU-ms so, 2.1
+through its REST client and 2.5 through its generated calls (side by side on one busy machine).
 """
 
 from __future__ import annotations

@@ -218,7 +218,8 @@ class Reconciler:
         news = old is None or (old.reason, old.message) != (finding.reason, finding.message)
         if not news:
             return
-        log.info(finding.end, extra={"reason": finding.reason, "why": finding.message})
+        level = logging.DEBUG if finding.reason == "OperationPending" else logging.INFO
+        log.log(level, finding.end, extra={"reason": finding.reason, "why": finding.message})
         if finding.backs_off or finding.stalled or finding.reason == "DeletionBlocked":
             self.machinery.ctx.events.warning(before, finding.reason, finding.message)
 
