@@ -52,7 +52,8 @@ class ApiServerProcess:
         return self._process.pid
 
     def start(self) -> ApiServerProcess:
-        arguments = [str(self.directory), str(self.port), self.synchronous, str(self.judge)]
+        """On another port each time: somebody else may have taken the one of before."""
+        arguments = [str(self.directory), "0", self.synchronous, str(self.judge)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.apiserver", *arguments],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -28,7 +28,13 @@ from cel_expr_python.ext import ext_bindings, ext_math, ext_optional, ext_string
 
 from controller.apiserver import errors
 from controller.apiserver.errors import FieldError
-from controller.apiserver.schema.structural import MISSING, Node, children, correlate, same
+from controller.apiserver.schema.structural import (
+    MISSING,
+    Node,
+    correlate,
+    json_type,
+    same,
+)
 
 _T = cel.Type
 _RESERVED = frozenset(
@@ -65,6 +71,10 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z")
 _QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?\Z")
 
 
+class _Failed(ValueError):
+    """A rule could not be evaluated: the object is refused."""
+
+
 class BadRule(ValueError):
     """A rule that does not compile; the text is the compiler's."""
 
@@ -73,6 +83,7 @@ class BadRule(ValueError):
 class Rule:
     """A compiled rule. ``transition``: it speaks of oldSelf, so it needs one to be judged."""
 
+    name: str
     program: cel.Expression
     transition: bool
     message: str
@@ -123,6 +134,7 @@ def compile_rule(rule: Mapping[str, Any], node: Node, root: bool = False) -> Rul
     _check_fields(source, node, root)
     expression = rule.get("messageExpression")
     return Rule(
+        rule.get("message") or source.strip(),
         program,
         transition=uses_old_self(source),
         message=rule.get("message") or f"failed rule: {source.strip()}",
@@ -341,7 +353,12 @@ def _judge_node(node: RuleNode, value: Any, old: Any, path: str, found: list[Fie
             continue  # what was good enough stays good enough
         if activation is None:
             activation = _activation(node, value, old)
-        failure = _evaluate(rule, activation)
+        try:
+            failure = _evaluate(rule, activation)
+        except _Failed as error:
+            detail = f"{error} evaluating rule: {rule.name}"
+            found.append(errors.invalid(path or "<nil>", json_type(value), detail))
+            continue
         if failure:
             found.append(errors.cause(rule.reason, _join(path, rule.field_path), failure))
 
@@ -354,10 +371,10 @@ def _activation(node: RuleNode, value: Any, old: Any) -> Any:
 
 
 def _evaluate(rule: Rule, activation: Any) -> str:
-    """Empty if the rule holds, else the message."""
+    """Empty if the rule holds, else the message. Raises _Failed."""
     result = rule.program.eval(activation)
     if result.type() == _T.ERROR:
-        return f"rule evaluation error: {result.value()}"
+        raise _Failed(_failure(str(result.value())))
     if result.plain_value() is True:
         return ""
     if rule.message_program is not None:
@@ -367,12 +384,12 @@ def _evaluate(rule: Rule, activation: Any) -> str:
     return rule.message
 
 
+def _failure(text: str) -> str:
+    missing = re.search(r'Key not found in map : "(.*)"', text)
+    return f"no such key: {missing.group(1)}" if missing else text
+
+
 def _join(path: str, field_path: str) -> str:
     if not path:
         return field_path.removeprefix(".") or "<nil>"
     return path + field_path
-
-
-def any_rules(node: Node) -> bool:
-    """Whether a schema has rules at all."""
-    return bool(node.rules) or any(any_rules(child) for child in children(node))

@@ -190,7 +190,7 @@ def _validate_object(
     if node.embedded:
         for key in ("apiVersion", "kind"):
             if not value.get(key):
-                found.append(errors.required(prefix + key, "must not be empty"))
+                found.append(errors.required(prefix + key))
 
 
 def _validate_list(
@@ -397,7 +397,7 @@ def _format(name: Any, schema: Mapping[str, Any]) -> Check:
     def check(value: Any, path: str, found: list[FieldError]) -> None:
         if fits is not None and isinstance(value, str) and not fits(value):
             text = f"{path} in body must be of type {name}: {errors.render(value)}"
-            found.append(errors.invalid(path, value, text))
+            found.append(errors.type_invalid(path, value, text))
 
     return check
 
@@ -422,9 +422,11 @@ def _combination(schemas: Any, fits: Callable[[int], bool], text: str) -> Check:
     nodes = [compile_schema(item) for item in schemas]
 
     def check(value: Any, path: str, found: list[FieldError]) -> None:
-        good = sum(not _errors_of(node, value, path) for node in nodes)
-        if not fits(good):
-            found.append(errors.invalid(path, "", f"{errors.render(path)} {text}"))
+        problems = [_errors_of(node, value, path) for node in nodes]
+        if not fits(sum(not wrong for wrong in problems)):
+            found.append(errors.invalid("<nil>", "", f"{errors.render(path)} {text}"))
+            if all(problems):  # what the nearest alternative lacks
+                found.extend(min(problems, key=len))
 
     return check
 

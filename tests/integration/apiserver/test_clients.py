@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.client import Cluster
 from tests.conformance.conftest import Widgets, eventually
 from tests.support.apiserver import ApiServerProcess
 
@@ -173,6 +174,7 @@ def test_data_outlive_the_process(widgets: Widgets, api_server: ApiServerProcess
     started = time.monotonic()
     api_server.start()
     assert time.monotonic() - started < 10
+    widgets = Widgets(Cluster(api_server.kubeconfig), "default")
     again = widgets.cluster.get(widgets.at("x")).ok()
     assert again == found
     later = widgets.create("y")
