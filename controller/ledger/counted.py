@@ -67,9 +67,8 @@ def claim_amounts(c: Connection, scope: str, owner: str, wanted: Mapping[str, in
     """See ``Ledger.claim_amounts``. A resource that is no longer named is given back."""
     held = _held(c, scope, owner)
     changes = {r: wanted.get(r, 0) - held.get(r, 0) for r in sorted({*held, *wanted})}
-    for resource, change in changes.items():
-        if not _take(c, scope, resource, change):
-            raise _short(c, scope, changes)
+    # The claim's rows come first: should a rival make this very claim, their unique key tells,
+    # before we find the pool too small for the two of us.
     for resource, change in changes.items():
         part = {"s": scope, "o": owner, "r": resource}
         if resource not in wanted:
@@ -78,6 +77,9 @@ def claim_amounts(c: Connection, scope: str, owner: str, wanted: Mapping[str, in
             c.execute(_ADD, {**part, "n": wanted[resource]})
         elif change:
             c.execute(_CHANGE, {**part, "n": wanted[resource]})
+    for resource, change in changes.items():
+        if not _take(c, scope, resource, change):
+            raise _short(c, scope, changes)
 
 
 def release_amounts(c: Connection, scope: str, owner: str) -> None:

@@ -72,11 +72,18 @@ def claim_address(
     held: int | None = c.scalar(_HELD, mine)
     if held is not None and wanted in (None, held):
         return held
-    if wanted is None:
-        value = _lowest_free(c, scope, ranges, exclude)
-    else:
-        value = _wanted(c, scope, ranges, exclude, wanted)
-        _count(c, scope, value >> BLOCK_BITS, +1)
+    try:
+        if wanted is None:
+            value = _lowest_free(c, scope, ranges, exclude)
+        else:
+            value = _wanted(c, scope, ranges, exclude, wanted)
+            _count(c, scope, value >> BLOCK_BITS, +1)
+    except Exhausted:
+        # A rival may have made this very claim meanwhile: then it is not others who are in the way.
+        meanwhile: int | None = c.scalar(_HELD, mine)
+        if meanwhile is None or wanted not in (None, meanwhile):
+            raise
+        return meanwhile
     c.execute(_ADD_ADDRESS if held is None else _MOVE_ADDRESS, {**mine, "v": value})
     if held is not None:
         _count(c, scope, held >> BLOCK_BITS, -1)

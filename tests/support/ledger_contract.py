@@ -262,6 +262,19 @@ class LedgerContract:
             assert (await ledgers[1].pools("host/1"))[0].used == {"cpu": 2}
             assert len(await ledgers[2].claims(owner="vm")) == 3
 
+    async def test_the_last_address_for_one_owner_from_everywhere(self, url: str) -> None:
+        async with replicas(url, 3) as ledgers:
+            for number in range(4):
+                wanted = NET if number % 2 else None
+                got = await asyncio.gather(
+                    *(
+                        x.claim_address(f"ip/{number}", "vm", [(NET, NET)], wanted=wanted)
+                        for x in ledgers * 4
+                    )
+                )
+                assert set(got) == {NET}
+            await audit(ledgers[0])
+
     async def test_a_pool_is_never_overdrawn(self, url: str) -> None:
         async with replicas(url, 3) as ledgers:
             await ledgers[0].set_pool("host/1", {"cpu": 40, "memory": 1000})
@@ -296,9 +309,10 @@ class LedgerContract:
             async with replicas(url, 1) as (ledger,):
                 await ledger.set_pool("host/1", {"cpu": 10_000, "memory": 20_000})
 
-        async def check() -> list[Claim]:
+        async def check(*, quiet: bool = True) -> list[Claim]:
             async with replicas(url, 1) as (ledger,):
-                await audit(ledger)
+                if quiet:
+                    await audit(ledger)
                 return list(await ledger.claims(prefix="ip/"))
 
         asyncio.run(prepare())
@@ -312,7 +326,7 @@ class LedgerContract:
         try:
             deadline = time.monotonic() + 120
             while time.monotonic() < deadline:
-                if any(c.owner.startswith("p0") for c in asyncio.run(check())):
+                if any(c.owner.startswith("p0") for c in asyncio.run(check(quiet=False))):
                     break
             assert workers[0].pid is not None
             os.kill(workers[0].pid, signal.SIGKILL)

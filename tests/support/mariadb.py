@@ -36,7 +36,7 @@ class MariaDb:
                 f"--datadir={self.directory / 'data'}", f"--socket={self.directory / 's'}",
                 f"--port={self.port}", "--bind-address=127.0.0.1",
                 f"--pid-file={self.directory / 'pid'}", f"--log-error={self.directory / 'log'}",
-                "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
+                "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=2",
                 "--innodb-flush-method=nosync", "--skip-log-bin", "--performance-schema=0",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
