@@ -110,7 +110,7 @@ def _describe_references(schema: Schema) -> None:
     if ref := schema.get(REF_KEY):
         said = schema.get("description", "")
         own = "" if said == (ObjectRef.__doc__ or "") else f" {said}"
-        schema["description"] = f"A reference to a {ref['kind']}.{own}"
+        schema["description"] = f"{ref['kind']} by name.{own}"
     for _, child in children(schema, ""):
         _describe_references(child)
 

@@ -63,7 +63,7 @@ class Nic(Model):
         default=None, description="A static address; absent: the next free one."
     )
     mac: Annotated[str, Field(pattern=_MAC, max_length=17)] | None = Field(
-        default=None, description="Unicast, lower case; absent: made from the VM's uid."
+        default=None, description="Unicast, lower case; absent: a free one."
     )
 
 

@@ -277,5 +277,5 @@ def test_what_may_change_changes(kubectl: Kubectl, before: Wire, change: Wire) -
 
 def test_explain_says_what_fields_mean(kubectl: Kubectl) -> None:
     said = kubectl("explain", "vm.spec.placement.hostRef")
-    assert "A reference to a Host." in said
+    assert "Host by name." in said
     assert "Set it to now to reboot a running VM once." in kubectl("explain", "vm.spec")

@@ -59,9 +59,7 @@ def test_check_says_what_to_do(
 
 def test_the_page_of_kinds_has_every_field() -> None:
     page = FILES[Path("docs/kinds.md")]
-    row = (
-        "| `spec.zoneRef` | object | required | A reference to a Zone. Deleting the Zone: cascade."
-    )
+    row = "| `spec.zoneRef` | object | required | Zone by name. Deleting the Zone: cascade."
     assert f"{row} *Fixed*: a cluster stays in its zone. |" in page
     assert "| `spec.powerState` | `Running`, `Stopped`, `Paused` | `Running` |" in page
     assert "| `spec.dhcp.leaseSeconds` | integer 120 to 31536000 | `86400` |" in page

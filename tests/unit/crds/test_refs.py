@@ -42,7 +42,7 @@ def step_into(schema: dict[str, Any], reference: Reference) -> dict[str, Any]:
 def test_a_reference_is_a_name_in_the_schema(reference: Reference) -> None:
     found = step_into(object_schema(MODELS[reference.source]), reference)
     assert found["required"] == ["name"]
-    assert found["description"].startswith(f"A reference to a {reference.target}.")
+    assert found["description"].startswith(f"{reference.target} by name.")
     assert not (reference.path[0] == "status" and reference.wait)
 
 

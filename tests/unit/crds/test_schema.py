@@ -105,7 +105,7 @@ def test_definition_carries_names_scope_status_and_columns() -> None:
 
 def test_properties_in_full() -> None:
     reference = {
-        "description": "A reference to a Zone.",
+        "description": "Zone by name.",
         "type": "object",
         "required": ["name"],
         "properties": {
