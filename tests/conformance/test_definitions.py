@@ -52,7 +52,9 @@ def _object(**more: Any) -> dict[str, Any]:
                 properties={
                     "a": {
                         "type": "array",
-                        "items": _object(**{"x-kubernetes-validations": [{"rule": "self==oldSelf"}]}),
+                        "items": _object(
+                            **{"x-kubernetes-validations": [{"rule": "self==oldSelf"}]}
+                        ),
                     }
                 }
             ),

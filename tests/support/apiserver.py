@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -126,7 +125,7 @@ async def _serve(directory: Path, port: int, synchronous: Synchronous, judge: bo
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     # The test's end closes stdin, however the test ended.
-    loop.add_reader(sys.stdin.fileno(), lambda: os.read(sys.stdin.fileno(), 1) or stop.set())
+    loop.add_reader(sys.stdin.fileno(), stop.set)
     await stop.wait()
     await server.close()
 
