@@ -426,7 +426,8 @@ def _combination(schemas: Any, fits: Callable[[int], bool], text: str) -> Check:
         if not fits(sum(not wrong for wrong in problems)):
             found.append(errors.invalid("<nil>", "", f"{errors.render(path)} {text}"))
             if all(problems):  # what the nearest alternative lacks
-                found.extend(min(problems, key=lambda wrong: len(wrong)))
+                nearest: list[FieldError] = min(problems, key=len)
+                found.extend(nearest)
 
     return check
 
