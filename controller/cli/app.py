@@ -36,7 +36,9 @@ AgentPort = Annotated[int, typer.Option(min=1, max=65535, help="The agents' port
 ControllerPort = Annotated[
     int, typer.Option(min=1, max=65535, help="The controller's port: callbacks, metrics.")
 ]
-Hosts = Annotated[int | None, typer.Option(min=1, max=1000, help="How many simulated hosts.")]
+Hosts = Annotated[
+    int | None, typer.Option(min=1, max=1000, help="How many simulated hosts the quickstart has.")
+]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 DATA_DIR = Path(".kumulus")
 

@@ -93,7 +93,9 @@ def _start_supervisor(request: UpRequest) -> subprocess.Popen[bytes]:
     environment.pop(SUPERVISED, None)
     if request.foreground:
         environment[SUPERVISED] = str(os.getpid())
+    # Both are written afresh; nobody shall read what an earlier cloud left.
     layout.state.unlink(missing_ok=True)
+    layout.kubeconfig.unlink(missing_ok=True)
     with layout.log("supervisor").open("ab") as output:
         return subprocess.Popen(  # noqa: S603 our own command, no shell
             [sys.executable, "-m", "controller.cli", "supervise", *request.options.flags()],
