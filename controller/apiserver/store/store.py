@@ -149,7 +149,7 @@ class Store:
             self._garbage.append((row.version, row.version))
         else:
             shelf.load(row.namespace, row.name, Entry(row.version, row.body))
-        self.version = row.version
+        self.version = max(self.version, row.version)  # the floor may be later than any row
 
     async def close(self) -> None:
         """Commit what is under way and end. Subscriptions are woken and closed."""
