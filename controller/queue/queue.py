@@ -58,6 +58,11 @@ class WorkQueue:
         self._count = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
         self._running = False
+        # Looking up a metric's labels costs more than counting.
+        self._depth = metrics.QUEUE_DEPTH.labels(name)
+        self._busy = metrics.QUEUE_ACTIVE.labels(name)
+        self._delayed = metrics.QUEUE_DELAYED.labels(name)
+        self._age = metrics.QUEUE_AGE.labels(name)
 
     # -- what callers do
 
@@ -116,7 +121,7 @@ class WorkQueue:
                 break
             key, since = following
             self._due.pop(key, None)
-            metrics.QUEUE_AGE.labels(self.name).observe(self._loop.time() - since)
+            self._age.observe(self._loop.time() - since)
             self._active[key] = self._loop.create_task(self._work(key), name=f"work {key}")
         self._measure()
 
@@ -176,9 +181,9 @@ class WorkQueue:
         self._measure()
 
     def _measure(self) -> None:
-        metrics.QUEUE_DEPTH.labels(self.name).set(len(self._ready))
-        metrics.QUEUE_ACTIVE.labels(self.name).set(len(self._active))
-        metrics.QUEUE_DELAYED.labels(self.name).set(len(self._due))
+        self._depth.set(len(self._ready))
+        self._busy.set(len(self._active))
+        self._delayed.set(len(self._due))
 
 
 class Queues:

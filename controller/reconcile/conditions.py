@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -13,7 +14,7 @@ OURS = ("Ready", "Reconciling", "Stalled")
 
 
 def conditions_after(
-    old: list[Condition], finding: Finding, generation: int, now: float
+    old: Sequence[Condition], finding: Finding, generation: int, now: float
 ) -> list[Condition]:
     """The conditions that say ``finding``; those of others are kept as they are.
 

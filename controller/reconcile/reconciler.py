@@ -30,7 +30,7 @@ from controller.reconcile.deletion import clear_family
 from controller.reconcile.findings import INTERNAL, Finding, of_error, of_outcome
 from controller.reconcile.gate import check_references, lets_go
 from controller.sharding.base import Sharding
-from controller.status.writer import StatusWriter, Unparsed
+from controller.status.writer import Snapshot, StatusWriter, Unparsed
 from controller.watch.store import Entry, ObjectStore
 from crds.base import FINALIZER, Resource
 
@@ -95,16 +95,17 @@ class Reconciler:
 
     async def _look(self, key: Key, entry: Entry) -> Finding | None:
         """None: there is nothing to do."""
-        before, obj = self.machinery.store.load(key), self.machinery.store.load(key)
-        if before is None:
-            return await self._report_invalid(key, entry)
+        obj = self.machinery.store.load(key)
+        if obj is None:
+            return await self._report_invalid(entry)
         if self._is_parked(key, obj):
             return None
+        before = Snapshot.of(obj)
         finding = await self._judge(obj)
         if finding.end == "deleted":
             return finding
         self._park(key, obj, finding)
-        return await self._report(key, before, obj, finding)
+        return await self._report(before, obj, finding)
 
     # -- finding out
 
@@ -195,13 +196,13 @@ class Reconciler:
 
     # -- saying it
 
-    async def _report(self, key: Key, before: Resource, obj: Resource, finding: Finding) -> Finding:
+    async def _report(self, before: Snapshot, obj: Resource, finding: Finding) -> Finding:
         """Write the status; returns the finding, or the error if it could not be written."""
         generation = obj.metadata.generation
         now = self.machinery.ctx.clock.now()
-        obj.status.conditions = conditions_after(before.status.conditions, finding, generation, now)
+        obj.status.conditions = conditions_after(before.conditions, finding, generation, now)
         obj.status.observed_generation = generation
-        self._announce(before, finding)
+        self._announce(before, obj, finding)
         try:
             await self.machinery.status.write(before, obj)
         except KumulusError as error:
@@ -212,25 +213,23 @@ class Reconciler:
             return INTERNAL
         return finding
 
-    def _announce(self, before: Resource, finding: Finding) -> None:
+    def _announce(self, before: Snapshot, obj: Resource, finding: Finding) -> None:
         """An Event, and a line in the log, when something new is wrong."""
         old = before.condition("Ready")
-        news = old is None or (old.reason, old.message) != (finding.reason, finding.message)
-        if not news:
+        if old is not None and (old.reason, old.message) == (finding.reason, finding.message):
             return
         level = logging.DEBUG if finding.reason == "OperationPending" else logging.INFO
         log.log(level, finding.end, extra={"reason": finding.reason, "why": finding.message})
         if finding.backs_off or finding.stalled or finding.reason == "DeletionBlocked":
-            self.machinery.ctx.events.warning(before, finding.reason, finding.message)
+            self.machinery.ctx.events.warning(obj, finding.reason, finding.message)
 
-    async def _report_invalid(self, key: Key, entry: Entry) -> Finding | None:
+    async def _report_invalid(self, entry: Entry) -> Finding | None:
         """The object cannot be parsed, so only its conditions are written."""
         if entry.invalid is None:
             return None  # gone meanwhile
         finding = Finding("invalid", "InvalidSpec", f"{entry.invalid}; correct the manifest")
-        raw = orjson.loads(entry.raw)
-        before, obj = Unparsed.of(raw), Unparsed.of(raw)
-        return await self._report(key, before, obj, finding)
+        obj = Unparsed.of(orjson.loads(entry.raw))
+        return await self._report(Snapshot.of(obj), obj, finding)
 
 
 def _mark_deleting(obj: Resource) -> None:
