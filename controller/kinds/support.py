@@ -33,6 +33,9 @@ RETRY_FAILED = 60.0
 agent could not do may have been mended by hand. A change of the spec tries at once."""
 
 
+PASSING = frozenset({"unreachable", "busy"})
+"""Codes of failures that need not be the host's own: what it needed was not there just now."""
+
 GIVE_UP = 60.0
 """Seconds that the agent of an object that is being deleted may be silent before what it has is
 left behind."""
@@ -109,20 +112,26 @@ async def on_host(
     resource: str | None = None,
     part: str = "",
 ) -> W:
-    """Run ``action`` on ``host`` as this step's operation. Raises as Agents.run does.
+    """Run ``action`` on ``host`` as this step's operation. Raises as Agents.run does, but
+    Transient for a failure that passes: the step has some retries for it.
 
     ``resource``: the uid of what is worked on, if not the step's own object.
     """
     ctx = scope.ctx
-    return await ctx.agents.run(
-        host_endpoint(host, ctx),
-        action,
-        resource or scope.obj.uid,
-        args,
-        result,
-        operation=scope.operation(part),
-        owner=key_of(scope.obj),
-    )
+    try:
+        return await ctx.agents.run(
+            host_endpoint(host, ctx),
+            action,
+            resource or scope.obj.uid,
+            args,
+            result,
+            operation=scope.operation(part),
+            owner=key_of(scope.obj),
+        )
+    except AgentFailed as failure:
+        if failure.code in PASSING:
+            raise Transient(failure.message, reason=failure.reason) from failure
+        raise
 
 
 async def on_host_if_there(

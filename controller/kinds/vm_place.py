@@ -251,7 +251,8 @@ def _remember_failure(vm: VirtualMachine) -> None:
     name = vm.status.host_ref.name
     if failure.reason != "Cancelled" and name not in vm.status.excluded_hosts:
         vm.status.excluded_hosts.append(name)
-        vm.status.start_failures.append(f"{name}: {failure.message}")
+        cause = failure.message.removeprefix(f"host {name}: ")
+        vm.status.start_failures.append(f"{name}: {cause}")
 
 
 async def release_unused_space(vm: VirtualMachine, ctx: Context) -> None:

@@ -51,6 +51,22 @@ async def test_when_every_host_fails_nothing_is_left_and_each_cause_is_named(act
         assert world.leftovers() == []
 
 
+@pytest.mark.parametrize("code", ["unreachable", "busy"])
+@pytest.mark.parametrize("action", HOST_ACTIONS)
+async def test_a_failure_that_passes_is_no_reason_to_leave_the_host(action: str, code: str) -> None:
+    async with cloud() as world:
+        world.agents.faults = [Fault(action, times=2, code=code)]
+        await running_vm(world)
+        assert "TryingAnotherHost" not in world.events.reasons("vm")
+
+
+async def test_a_host_that_never_reaches_what_it_needs_is_left() -> None:
+    async with cloud() as world:
+        world.agents.faults = [Fault("volume.create", host="host-1", code="unreachable")]
+        await running_vm(world)
+        assert world.events.reasons("vm").count("TryingAnotherHost") == 1
+
+
 async def test_a_failed_vm_is_tried_again_after_a_while_or_when_its_spec_changes() -> None:
     async with cloud() as world:
         world.agents.faults = [Fault("vm.start", times=6)]
