@@ -33,6 +33,7 @@ from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
 
 _log = logging.getLogger(__name__)
+_OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})))
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -93,8 +94,10 @@ async def serve(config: ApiServerConfig) -> RunningServer:
         undo.push_async_callback(store.close)
         catalog = Catalog()
         catalog.add(builtins())
-        Definitions(store, catalog).start()
+        definitions = Definitions(store, catalog)
+        definitions.start()
         registry = Registry(store, catalog, config.admission)
+        await _report_broken(definitions, registry, catalog)
         await _first_objects(store, registry, catalog)
         collector = Collector(store, catalog, registry)
         collector.start()
@@ -135,14 +138,22 @@ def _certificates(
     return authority, server, admin
 
 
+async def _report_broken(definitions: Definitions, registry: Registry, catalog: Catalog) -> None:
+    """Definitions that can no longer be served say so in their status."""
+    resource = catalog.get("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+    assert resource is not None
+    for name in list(definitions.broken):
+        # The registry decides the status; a write of any kind makes it look again.
+        await registry.update(resource, "", name, lambda wire: wire, _OWN, subresource="status")
+
+
 async def _first_objects(store: Store, registry: Registry, catalog: Catalog) -> None:
     namespaces = catalog.get("", "v1", "namespaces")
     assert namespaces is not None
-    options = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})))
     for name in _FIRST_NAMESPACES:
         wire = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         with contextlib.suppress(ApiError):  # it is there already
-            await registry.create(namespaces, "", wire, options)
+            await registry.create(namespaces, "", wire, _OWN)
 
 
 async def run(config: ApiServerConfig) -> None:

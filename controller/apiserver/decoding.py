@@ -126,14 +126,17 @@ def shape(resource: Resource, wire: Wire) -> list[str]:
     wire.pop("metadata", None)
     top = {key: wire.pop(key) for key in ("apiVersion", "kind")}
     structural.prune(resource.schema, wire, "", unknown)
-    if resource.plural == "customresourcedefinitions" and not resource.custom:
-        _prune_definition(wire, unknown)
     structural.default(resource.schema, wire)
     rest = dict(wire)
     wire.clear()
     wire.update(top, metadata=metadata, **rest)
     if not resource.custom:
         _check_builtin(resource, wire)
+    if resource.plural == "customresourcedefinitions" and not resource.custom:
+        try:
+            _prune_definition(wire, unknown)
+        except checks.BadSchema as error:
+            raise _unhandled(resource, str(error)) from None
     return [f'unknown field "{path}"' for path in sorted(unknown)]
 
 

@@ -57,6 +57,8 @@ class Definitions:
         except cel.BadRule as error:
             # Accepted by an earlier version of the server: refuse to serve it unchecked.
             self.broken[metadata["name"]] = str(error)
+            if self._served.pop(metadata["name"], None) is not None:
+                self._catalog.remove(crd["spec"]["group"], crd["spec"]["names"]["plural"])
             _log.error(
                 "a definition cannot be served: a rule of it does not compile",
                 extra={"definition": metadata["name"], "error": str(error)},

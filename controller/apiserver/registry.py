@@ -124,8 +124,9 @@ class Registry:
             wire.pop("status", None)
         if resource.generations:
             metadata["generation"] = 1
-        strategies.prepare(resource, wire, None, self._catalog)
+        strategies.prepare(resource, wire, None)
         self._validate(resource, wire, None)
+        strategies.complete(resource, wire, self._catalog)
         key = ObjectKey(resource.storage, namespace, metadata["name"])
         if self._store.head(key) is not None:
             return None
@@ -197,9 +198,10 @@ class Registry:
         key, entry, old = found
         _match_namespace(new["metadata"], key.namespace)
         new = _prepare_update(resource, new, old, key.namespace, subresource)
-        strategies.prepare(resource, new, old, self._catalog)
+        strategies.prepare(resource, new, old)
         _bump_generation(resource, new, old)
         self._validate(resource, new, old)
+        strategies.complete(resource, new, self._catalog)
         if structural.same(new, old):
             return Outcome(decoding.present(resource, entry.body))
         await self._admit(resource, new, old, subresource, options)

@@ -16,15 +16,18 @@ PROTECTED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease
 DEFINITIONS = f"{crds.GROUP}/customresourcedefinitions"
 
 
-def prepare(resource: Resource, new: Wire, old: Mapping[str, Any] | None, catalog: Catalog) -> None:
+def prepare(resource: Resource, new: Wire, old: Mapping[str, Any] | None) -> None:
     """Fill in what the server decides, in place. ``old`` is None at creation."""
     found = _PREPARE.get(resource.storage)
     if found is not None:
         found(new, old)
-    if resource.storage == DEFINITIONS:
-        crds.fill_defaults(new)
-        if not new["metadata"].get("deletionTimestamp"):
-            establish(new, catalog)
+
+
+def complete(resource: Resource, new: Wire, catalog: Catalog) -> None:
+    """Fill in what follows from an object that has proved valid, in place."""
+    if resource.storage == DEFINITIONS and not new["metadata"].get("deletionTimestamp"):
+        new["status"] = dict(new.get("status") or {})  # the old object may share it
+        establish(new, catalog)
 
 
 def validate(
@@ -84,7 +87,11 @@ def establish(crd: Wire, catalog: Catalog) -> None:
     """Set the status of a definition: are its names free, is it served, in what is it stored."""
     names = crd["spec"]["names"]
     taken = _taken_name(crd, catalog)
-    if taken:
+    broken = crds.unservable(crd)
+    if broken:
+        accepted = crds.condition("NamesAccepted", "True", "NoConflicts", "no conflicts found")
+        served = crds.condition("Established", "False", "InvalidRule", broken)
+    elif taken:
         accepted = crds.condition("NamesAccepted", "False", taken[0], taken[1])
         served = crds.condition("Established", "False", "NotAccepted", "not all names are accepted")
     else:
@@ -114,7 +121,17 @@ def _taken_name(crd: Mapping[str, Any], catalog: Catalog) -> tuple[str, str] | N
     return None
 
 
+def _definition(new: Wire, old: Mapping[str, Any] | None) -> None:
+    crds.fill_defaults(new)
+
+
+def _check_definition(new: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[FieldError]:
+    """A specification that was good enough stays so: its status must be writable."""
+    return [] if old is not None and new["spec"] == old["spec"] else crds.validate(new, old)
+
+
 _PREPARE: dict[str, Callable[[Wire, Mapping[str, Any] | None], None]] = {
+    DEFINITIONS: _definition,
     "/namespaces": _namespace,
     "/secrets": _secret,
 }
@@ -161,5 +178,5 @@ _VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], lis
     "/configmaps": _immutable_data("data", "binaryData"),
     "/secrets": _check_secret,
     "/events": _check_event,
-    DEFINITIONS: crds.validate,
+    DEFINITIONS: _check_definition,
 }

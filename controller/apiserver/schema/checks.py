@@ -42,10 +42,72 @@ KNOWN = frozenset(
 """Fields of JSONSchemaProps."""
 
 
+_NUMBERS = ("minimum", "maximum", "multipleOf")
+_COUNTS = (
+    "maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties",
+)  # fmt: skip
+_TEXTS = (
+    "type", "format", "pattern", "title", "description", "$ref", "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+)  # fmt: skip
+_FLAGS = (
+    "nullable", "uniqueItems", "exclusiveMinimum", "exclusiveMaximum",
+    "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string",
+    "x-kubernetes-preserve-unknown-fields",
+)  # fmt: skip
+_LISTS = (
+    "required", "enum", "allOf", "anyOf", "oneOf", "x-kubernetes-list-map-keys",
+    "x-kubernetes-validations",
+)  # fmt: skip
+_EXPECTED: dict[str, tuple[type, ...]] = {
+    "properties": (dict,),
+    "items": (dict,),
+    "not": (dict,),
+    "additionalProperties": (dict, bool),
+    **dict.fromkeys(_NUMBERS, (int, float)),
+    **dict.fromkeys(_COUNTS, (int,)),
+    **dict.fromkeys(_TEXTS, (str,)),
+    **dict.fromkeys(_FLAGS, (bool,)),
+    **dict.fromkeys(_LISTS, (list,)),
+}
+_ITEMS: dict[str, type] = {
+    "required": str,
+    "allOf": dict,
+    "anyOf": dict,
+    "oneOf": dict,
+    "x-kubernetes-list-map-keys": str,
+    "x-kubernetes-validations": dict,
+}
+_RULE = ("rule", "message", "messageExpression", "reason", "fieldPath")
+
+
+class BadSchema(ValueError):
+    """A field of a schema has the wrong JSON type."""
+
+
+def _check_types(schema: dict[str, Any], path: str) -> None:
+    for key in [key for key, value in schema.items() if value is None and key in _EXPECTED]:
+        del schema[key]
+    for key, value in schema.items():
+        good = _EXPECTED.get(key)
+        wrong = good is not None and (
+            not isinstance(value, good) or (isinstance(value, bool) and bool not in good)
+        )
+        inner = _ITEMS.get(key)
+        if wrong or (inner and any(not isinstance(item, inner) for item in value)):
+            raise BadSchema(f"json: cannot unmarshal: {path}.{key} has the wrong type")
+    for rule in schema.get("x-kubernetes-validations") or []:
+        if any(not isinstance(rule.get(key) or "", str) for key in _RULE):
+            raise BadSchema(f"json: cannot unmarshal: {path}.x-kubernetes-validations")
+
+
 def prune_schema(schema: Any, path: str, unknown: list[str]) -> None:
-    """Drop what JSONSchemaProps does not know, in place."""
-    if not isinstance(schema, dict):
+    """Drop what JSONSchemaProps does not know, in place. Raises BadSchema."""
+    if isinstance(schema, bool) or schema is None:
         return
+    if not isinstance(schema, dict):
+        raise BadSchema(f"json: cannot unmarshal: {path} is no object")
+    _check_types(schema, path)
     for key in [key for key in schema if key not in KNOWN]:
         unknown.append(f"{path}.{key}")
         del schema[key]

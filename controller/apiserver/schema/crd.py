@@ -214,6 +214,15 @@ def set_condition(crd: Wire, new: Wire) -> None:
     crd["status"]["conditions"] = [*kept, new]
 
 
+def unservable(crd: Mapping[str, Any]) -> str:
+    """Why a valid definition cannot be served: a rule that does not compile; else empty."""
+    try:
+        resources(crd)
+    except cel.BadRule as error:
+        return str(error)
+    return ""
+
+
 def is_established(crd: Mapping[str, Any]) -> bool:
     conditions = (crd.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)
