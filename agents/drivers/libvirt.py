@@ -281,7 +281,10 @@ class LibvirtHypervisor:
         try:
             await self._session.work(_forget_probe)
             await self._session.work(partial(_start_probe, kvm_probe.probe_xml(disk)))
-            return await self._probe_end() == _SWITCHED_OFF
+            end = await self._probe_end()
+            if end != _SWITCHED_OFF:
+                log.info("KVM is not used: a guest of 206 bytes does not run", extra={"end": end})
+            return end == _SWITCHED_OFF
         except (DriverError, TimeoutError) as error:
             log.info("KVM is not used: %s", error)
             return False

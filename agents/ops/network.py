@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -116,13 +118,10 @@ class Networks:
         A subnet that cannot be restored is logged and left to the next network.ensure."""
         async with self._turn:
             for record in await asyncio.to_thread(self._records):
-                try:
+                with _logged(record.uid):
                     await self._restore(record)
-                except DriverError as error:
-                    log.warning(
-                        "network not restored: %s", error.message, extra={"network": record.uid}
-                    )
-            await self._sweep()
+            with _logged("bridges"):
+                await self._sweep()
 
     async def _restore(self, record: Record) -> None:
         subnet = parse_subnet(record.uid, record.args)
@@ -178,6 +177,14 @@ class Networks:
         home.mkdir(mode=0o755, parents=True, exist_ok=True)
         content = record.model_dump_json(by_alias=True).encode()
         write_atomically(home / "record.json", content)
+
+
+@contextmanager
+def _logged(network: str) -> Iterator[None]:
+    try:
+        yield
+    except DriverError as error:
+        log.warning("network not restored: %s", error.message, extra={"network": network})
 
 
 def _merged(old: Record | None, subnet: Subnet, args: NetworkArgs) -> Record:

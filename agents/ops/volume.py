@@ -143,6 +143,8 @@ class Volumes:
         self, storage: Storage, image: ImageSource, target: Path, size: int
     ) -> None:
         """The lock keeps the image from being fetched twice, and from being pruned meanwhile."""
+        if image.format == "iso":
+            raise DriverError("invalid", "image: an ISO cannot be a root disk; use qcow2 or raw")
         async with self._images.hold(image.uid):
             cached = storage.image(image.uid, image.format)
             if not await asyncio.to_thread(cached.exists):

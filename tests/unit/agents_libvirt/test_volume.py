@@ -1,0 +1,146 @@
+"""Volumes with the real qemu-img and a fetch that fails, is killed, or works."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agents.drivers.base import DriverError
+from agents.ops.commands import run
+from agents.ops.qcow2 import read_header
+from agents.ops.volume import KnownStorages, Volumes
+from agents.wire import (
+    CachePruneArgs,
+    ImageSource,
+    StorageArgs,
+    VolumeCreateArgs,
+    VolumeDeleteArgs,
+)
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="no qemu-img here")
+SIZE = 8 << 20
+
+
+def image(uid: str = "image-1") -> ImageSource:
+    return ImageSource(
+        uid=uid, store="s", address="a", port=1, file="f", format="qcow2",
+        checksum="sha256:0", virtual_size=SIZE,
+    )  # fmt: skip
+
+
+class Host:
+    def __init__(self, directory: Path) -> None:
+        self.path = str(directory / "storage")
+        self.root = Path(self.path)
+        self.fetched: list[str] = []
+        self.user: str | None = None
+        self.failure: Exception | None = None
+        self.known = KnownStorages(directory / "storages.json")
+        self.known.load()
+        self.volumes = Volumes(self.known, self._fetch, self._user_of)
+
+    async def _fetch(self, source: ImageSource, destination: Path) -> None:
+        self.fetched.append(source.uid)
+        if self.failure is not None:
+            raise self.failure
+        await run("qemu-img", "create", "-q", "-f", "qcow2", str(destination), str(SIZE))
+
+    async def _user_of(self, path: str) -> str | None:
+        return self.user
+
+    def create_args(self, size: int = SIZE, source: ImageSource | None = None) -> VolumeCreateArgs:
+        return VolumeCreateArgs(path=self.path, size=size, image=source)
+
+    def names(self) -> list[str]:
+        return sorted(p.name for p in self.root.rglob("*") if p.is_file())
+
+
+async def test_an_empty_volume_has_its_size_and_stays(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    made = await host.volumes.create("v1", host.create_args(SIZE))
+    assert made.size == SIZE
+    again = await host.volumes.create("v1", host.create_args(2 * SIZE))
+    assert again == made, "what exists is answered as it is"
+
+
+async def test_volumes_of_one_image_share_one_download(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    args = host.create_args(2 * SIZE, image())
+    made = await asyncio.gather(*(host.volumes.create(f"v{n}", args) for n in range(4)))
+    assert host.fetched == ["image-1"]
+    assert {v.size for v in made} == {2 * SIZE}
+    backing = {read_header(Path(v.path)).backing for v in made}
+    assert backing == {str(host.root / "cache/image-1.qcow2")}
+
+
+async def test_a_failed_download_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.failure = DriverError("checksum", "wrong")
+    with pytest.raises(DriverError, match="wrong"):
+        await host.volumes.create("v1", host.create_args(SIZE, image()))
+    assert host.names() == []
+    host.failure = None
+    await host.volumes.create("v1", host.create_args(SIZE, image()))
+    assert host.names() == ["image-1.qcow2", "v1.qcow2"]
+
+
+async def test_too_small_a_disk_is_refused(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    with pytest.raises(DriverError, match="less than the image's"):
+        await host.volumes.create("v1", host.create_args(SIZE - 512, image()))
+
+
+async def test_an_image_goes_when_no_volume_is_based_on_it(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    prune = CachePruneArgs(path=host.path)
+    await host.volumes.create("v1", host.create_args(SIZE, image()))
+    await host.volumes.create("v2", host.create_args(SIZE, image("image-2")))
+    await host.volumes.prune("image-1", prune)
+    assert (await host.volumes.inventory())[1] == ["image-1", "image-2"]
+    for _ in range(2):
+        await host.volumes.delete("v1", VolumeDeleteArgs(path=host.path))
+        await host.volumes.prune("image-1", prune)
+    assert await host.volumes.inventory() == (["v2"], ["image-2"])
+
+
+async def test_a_volume_in_use_stays(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.volumes.create("v1", host.create_args())
+    host.user = "vm-1"
+    with pytest.raises(DriverError, match="attached to VM vm-1"):
+        await host.volumes.delete("v1", VolumeDeleteArgs(path=host.path))
+    assert host.names() == ["v1.qcow2"]
+
+
+async def test_leftovers_go_at_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    room = await host.volumes.ensure_storage("ps", StorageArgs(path=host.path))
+    assert 0 < room.available <= room.total
+    (host.root / "volumes/.v9.qcow2.tmp").write_bytes(b"half")
+    (host.root / "other").write_bytes(b"somebody's")
+    again = Host(tmp_path)
+    await again.volumes.tidy()
+    assert again.names() == ["other"]
+    assert await again.volumes.inventory() == ([], [])
+
+
+@pytest.mark.parametrize("path", ["/a/../b", "/./a", "/a/.."])
+async def test_paths_mean_what_they_say(tmp_path: Path, path: str) -> None:
+    host = Host(tmp_path)
+    with pytest.raises(DriverError, match="path"):
+        await host.volumes.delete("v1", VolumeDeleteArgs(path=path))
+
+
+async def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
+    with pytest.raises(DriverError) as caught:
+        await run("sleep", "30", seconds=0.05)
+    assert caught.value.code == "timeout"
+
+
+async def test_a_missing_program_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DriverError, match="apt-get install") as caught:
+        await run("no-such-program-here")
+    assert caught.value.code == "unsupported"
