@@ -26,7 +26,7 @@ T = TypeVar("T")
 NET = (10 << 24) + 256
 """10.0.1.0"""
 OWNERS = ("vm-1", "vm-2", "vm-3", "vm-4/eth0")
-SCOPES = ("ip/a", "ip/ab", "vni/_%")
+SCOPES = ("ip/a", "ip/a~", "vni/_%")
 RANGES: tuple[tuple[tuple[int, int], ...], ...] = (
     ((NET + 1, NET + 3),),
     ((NET + 254, NET + 258), (NET + 1, NET + 1)),
@@ -228,7 +228,7 @@ def _claimer(url: str, name: str, count: int) -> None:
 class LedgerContract:
     """Subclasses give a fixture ``url``: an empty database."""
 
-    examples = 30
+    examples = 20
 
     def test_it_behaves_as_dictionaries_do(self, url: str) -> None:
         run_state_machine_as_test(
@@ -399,6 +399,21 @@ class LedgerContract:
                 await ledger.claim_address("ip/a", "vm-2", ranges)
             await ledger.release("o-77")
             assert await ledger.claim_address("ip/a", "vm-2", ranges) == NET + 77
+
+    async def test_a_claim_moves_to_the_address_that_is_wanted(self, url: str) -> None:
+        ranges = [(NET, NET + 999)]
+        async with replicas(url, 1) as (ledger,):
+            assert await ledger.claim_address("ip/a", "vm-1", ranges) == NET
+            assert await ledger.claim_address("ip/a", "vm-1", ranges, wanted=NET + 600) == NET + 600
+            await audit(ledger)
+            assert await ledger.claim_address("ip/a", "vm-2", ranges) == NET
+            with pytest.raises(Exhausted, match="is taken by vm-2"):
+                await ledger.claim_address("ip/a", "vm-1", ranges, wanted=NET)
+            assert await ledger.claim_address("ip/a", "vm-1", ranges) == NET + 600
+            await ledger.claim_value("mac", "vm-1", "fa:1")
+            await ledger.claim_value("mac", "vm-1", "fa:2")
+            await ledger.claim_value("mac", "vm-2", "fa:1")
+            await audit(ledger)
 
     async def test_messages_name_the_cause(self, url: str) -> None:
         ranges = [(NET + 2, NET + 4)]
