@@ -25,7 +25,8 @@ R = TypeVar("R", bound=Resource)
 
 
 class Store(Protocol):
-    """The local copy of the API's objects. Reading costs no I/O; objects are fresh copies."""
+    """The local copy of the API's objects. Reading costs no I/O. Other readers share what it hands
+    out: never change it."""
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
         """The object as its pydantic model, or None. Typed Any: callers know their kind."""

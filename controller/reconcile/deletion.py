@@ -58,7 +58,7 @@ def _holds(
 ) -> bool:
     actuator = actuators.get(source.kind)
     own = actuator is not None and type(actuator).holds is not Actuator.holds
-    return holding(store.load(source) if own else None, actuator, reference, key, store)
+    return holding(store.share(source) if own else None, actuator, reference, key, store)
 
 
 async def clear_family(

@@ -55,7 +55,7 @@ def holding(
     the default; what cannot be parsed is judged by the default, too."""
     if actuator is None or type(actuator).holds is Actuator.holds:
         return reference.path[0] == "status"
-    parsed = store.load(target)
+    parsed = store.share(target)
     if obj is None or parsed is None:
         return reference.path[0] == "status"
     return actuator.holds(obj, reference, parsed)
@@ -73,12 +73,10 @@ def _problem(target: Key, store: ObjectStore) -> str | None:
 
 
 def _why(target: Key, store: ObjectStore) -> str:
-    obj = store.load(target)
+    """Its reason alone: the target's own status tells the rest, and whoever repeated that here
+    would have to write it again at each of the target's steps."""
+    obj = store.share(target)
     condition = obj.condition("Ready") if obj is not None else None
     if condition is None or condition.status == "True":
         return ""
-    return (
-        f" ({condition.reason}: {condition.message[:200]})"
-        if condition.message
-        else (f" ({condition.reason})")
-    )
+    return f" ({condition.reason})"
