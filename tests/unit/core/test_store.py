@@ -83,14 +83,26 @@ def test_the_answer_that_the_last_finalizer_is_off_is_the_end() -> None:
     assert s.entry(Key("Trunk", "", "t")) is None
 
 
-def test_readers_get_copies() -> None:
+def test_who_loads_gets_a_copy_and_who_looks_shares_one() -> None:
+    s, key = store(), Key("Leaf", "ns", "l")
+    s.apply(PRESENT, "Leaf", raw("Leaf", "l", 1, namespace="ns", spec={"trunk": ref("t")}))
+    own = s.load(key)
+    own.spec.trunk.name = "mine"
+    own.metadata.labels["a"] = "b"
+    seen = s.get("Leaf", "l", "ns")
+    assert seen.spec.trunk.name == "t" and seen.metadata.labels == {}
+    assert s.get("Leaf", "l", "ns") is seen
+
+
+def test_a_change_is_seen_by_who_looks_next() -> None:
     s = store()
     s.apply(PRESENT, "Leaf", raw("Leaf", "l", 1, namespace="ns", spec={"trunk": ref("t")}))
-    first = s.get("Leaf", "l", "ns")
-    first.spec.trunk.name = "mine"
-    first.metadata.labels["a"] = "b"
-    again = s.get("Leaf", "l", "ns")
-    assert again.spec.trunk.name == "t" and again.metadata.labels == {}
+    before = s.get("Leaf", "l", "ns")
+    s.apply(PRESENT, "Leaf", raw("Leaf", "l", 2, namespace="ns", spec={"trunk": ref("u")}))
+    assert s.get("Leaf", "l", "ns").spec.trunk.name == "u"
+    assert before.spec.trunk.name == "t"
+    s.apply(GONE, "Leaf", raw("Leaf", "l", 3, namespace="ns", spec={"trunk": ref("u")}))
+    assert s.get("Leaf", "l", "ns") is None
 
 
 def test_what_nobody_reads_is_not_kept() -> None:
