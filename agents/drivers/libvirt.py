@@ -71,15 +71,19 @@ class Session:
         self.reboots: Counter[str] = Counter()
         self._connection: Any = None
         self._opening = asyncio.Lock()
+        self._vain: DriverError | None = None
         self._work = ThreadPoolExecutor(WORKERS, "libvirt-work")
         self._look = ThreadPoolExecutor(LOOKERS, "libvirt-look")
 
-    async def look(self, call: Callable[[Any], T]) -> T:
-        """Run a reading call with the connection; once more if the connection turns out lost."""
+    async def look(self, call: Callable[[Any], T], *, patient: bool = True) -> T:
+        """Run a reading call with the connection; once more if the connection turns out lost.
+
+        patient False: tell at once when libvirt cannot be reached, instead of trying for a while.
+        """
         try:
-            return await self._run(self._look, call, CALL_SECONDS)
+            return await self._run(self._look, call, CALL_SECONDS, patient)
         except ConnectionLost:
-            return await self._run(self._look, call, CALL_SECONDS)
+            return await self._run(self._look, call, CALL_SECONDS, patient)
 
     async def work(self, call: Callable[[Any], T], seconds: float = CALL_SECONDS) -> T:
         """Run a changing call with the connection. It is never repeated."""
@@ -92,8 +96,14 @@ class Session:
         for pool in (self._work, self._look):
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, pool: ThreadPoolExecutor, call: Callable[[Any], T], seconds: float) -> T:
-        connection = await self._connected()
+    async def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        call: Callable[[Any], T],
+        seconds: float,
+        patient: bool = True,
+    ) -> T:
+        connection = await self._connected(patient)
         try:
             return await self._threaded(pool, partial(call, connection), seconds)
         except libvirt.libvirtError as error:
@@ -111,26 +121,29 @@ class Session:
             message = f"libvirt ({self.uri}) did not answer within {seconds:g} s"
             raise DriverError("timeout", message) from None
 
-    async def _connected(self) -> Any:
+    async def _connected(self, patient: bool) -> Any:
+        """Who waits while another tries in vain shares that failure, and does not start over."""
+        if self._opening.locked() and not patient:
+            raise ConnectionLost(f"libvirt ({self.uri}) cannot be reached; trying again")
+        vain = self._vain
         async with self._opening:
             if self._connection is None:
-                self._connection = await self._open_patiently()
+                if self._vain is not vain and self._vain is not None:
+                    raise self._vain
+                self._connection = await self._open_for(RECONNECT_SECONDS if patient else 0.0)
             return self._connection
 
-    async def _open_patiently(self) -> Any:
-        """With back-off, for RECONNECT_SECONDS."""
+    async def _open_for(self, seconds: float) -> Any:
+        """Try with back-off."""
         loop = asyncio.get_running_loop()
-        give_up, (pause, longest) = loop.time() + RECONNECT_SECONDS, BACKOFF_SECONDS
+        give_up, (pause, longest) = loop.time() + seconds, BACKOFF_SECONDS
         while True:
             try:
                 return await self._threaded(self._look, self._open, OPEN_SECONDS)
             except libvirt.libvirtError as error:
                 if loop.time() + pause > give_up:
-                    raise DriverError(
-                        "hypervisor",
-                        f"libvirt ({self.uri}) cannot be reached: {error.get_error_message()}; "
-                        "is libvirtd running?",
-                    ) from error
+                    self._vain = Unreachable(self.uri, error.get_error_message())
+                    raise self._vain from error
             await asyncio.sleep(pause * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
             pause = min(pause * 2, longest)
 
@@ -157,6 +170,13 @@ class ConnectionLost(DriverError):
         super().__init__("hypervisor", message)
 
 
+class Unreachable(DriverError):
+    def __init__(self, uri: str, why: str) -> None:
+        super().__init__(
+            "hypervisor", f"libvirt ({uri}) cannot be reached: {why}; is libvirtd running?"
+        )
+
+
 class LibvirtHypervisor:
     """ops.vm.Hypervisor on libvirt."""
 
@@ -177,7 +197,7 @@ class LibvirtHypervisor:
 
     async def powers(self) -> dict[str, VmPower]:
         """The state of every VM."""
-        return await self._session.look(self._powers)
+        return await self._session.look(self._powers, patient=False)
 
     async def find(self, uid: str) -> Domain | None:
         return await self._session.look(partial(_find, uid))
@@ -282,15 +302,15 @@ class LibvirtHypervisor:
             await self._session.work(_forget_probe)
             await self._session.work(partial(_start_probe, kvm_probe.probe_xml(disk)))
             end = await self._probe_end()
-            if end != _SWITCHED_OFF:
-                log.info("KVM is not used: a guest of 206 bytes does not run", extra={"end": end})
-            return end == _SWITCHED_OFF
         except (DriverError, TimeoutError) as error:
-            log.info("KVM is not used: %s", error)
+            log.info("KVM is not used: %s", error or "the probe guest hangs")
             return False
         finally:
             await self._session.work(_forget_probe)
             await asyncio.to_thread(disk.unlink, missing_ok=True)
+        if end != _SWITCHED_OFF:
+            log.info("KVM is not used: the probe guest died", extra={"end": end})
+        return end == _SWITCHED_OFF
 
     async def _probe_end(self) -> tuple[int, int]:
         """State and reason in which the probe stopped running. Raises TimeoutError."""

@@ -81,6 +81,10 @@ async def test_libvirtd_dies_and_comes_back(bench: Bench) -> None:
     await bench.do("vm.start", guest.uid, guest.args())
     pid = (await bench.host.run("cat", "/run/libvirtd.pid")).strip()
     await bench.host.run("kill", "-9", pid)
+    async with asyncio.timeout(5):
+        status, body = await bench.client.ask("GET", bench.host.name, "ping")
+    assert status >= 500
+    assert body["code"] == "hypervisor", "said at once, not after all attempts"
     with pytest.raises(Failed, match=r"hypervisor: .*libvirt"):
         await bench.do("vm.pause", guest.uid)
     await bench.host.run("libvirtd", "-d", "-p", "/run/libvirtd.pid")

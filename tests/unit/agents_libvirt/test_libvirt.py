@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ async def test_without_libvirtd_it_is_said_after_a_while(
     assert caught.value.code == "hypervisor"
     assert 5 < looptime <= driver.RECONNECT_SECONDS
     assert len(tries) > 4
+
+    before, tried = float(looptime), len(tries)
+    with pytest.raises(DriverError, match="cannot be reached"):
+        await session.look(lambda c: None, patient=False)
+    assert looptime - before < 1, "a ping does not wait"
+    assert len(tries) == tried + 1
+
+    before = float(looptime)
+    waiting = [session.look(lambda c: None) for _ in range(5)]
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(e, DriverError) for e in ended)
+    assert looptime - before <= driver.RECONNECT_SECONDS, "all wait together, not in turn"
     await session.close()
 
 
