@@ -68,16 +68,31 @@ def test_the_agent_dies_in_the_middle(empty: Cloud, chaotic: Any, action: str, e
     assert sorted(empty.ledger_rows()) == before
 
 
-def test_a_start_that_hangs_is_given_up_and_tried_elsewhere(empty: Cloud, chaotic: Any) -> None:
+def test_a_start_that_fails_is_undone_and_tried_elsewhere(empty: Cloud, chaotic: Any) -> None:
     """One host fails every start: the VM comes up on another, and the first keeps nothing."""
     before = sorted(empty.ledger_rows())
     empty.agent("host-1", "chaos", body={"faults": [
         {"actions": ["vm.start"], "effect": "error", "message": "no such CPU"}]})  # fmt: skip
-    empty.apply(vm_manifest("picky", placement={"clusterRef": {"name": "cluster-1"}}))
+    empty.apply(vm_manifest("picky"))
     vm = empty.wait_state("VirtualMachine", "picky", "Running")
     assert vm["status"]["hostRef"]["name"] != "host-1"
     assert empty.inventory(["host-1"])["volumes"] == []
+    assert "no such CPU" in empty.kubectl("describe", "vm", "picky")
     empty.kubectl("delete", "vm", "picky", "--timeout=60s")
+    assert sorted(empty.ledger_rows()) == before
+
+
+def test_a_start_that_hangs_is_given_up_and_tried_elsewhere(empty: Cloud, chaotic: Any) -> None:
+    before = sorted(empty.ledger_rows())
+    empty.stop("agents")
+    empty.start_agents("--timeout", "vm.start=2")
+    empty.agent("host-1", "chaos", body={"faults": [{"actions": ["vm.start"], "effect": "hang"}]})
+    empty.apply(vm_manifest("patient"))
+    vm = empty.wait_state("VirtualMachine", "patient", "Running")
+    assert vm["status"]["hostRef"]["name"] != "host-1"
+    left = empty.inventory(["host-1"])
+    assert left["vms"] == left["volumes"] == left["dhcp"] == []
+    empty.kubectl("delete", "vm", "patient", "--timeout=60s")
     assert sorted(empty.ledger_rows()) == before
 
 

@@ -32,11 +32,18 @@ def _steps(flow: str) -> Iterator[str]:
             yield step["step"]
 
 
-def _points(flow: str) -> list[str]:
-    return [f"{flow}:{step}:{when}" for step in _steps(flow) for when in ("before", "after")]
+def _points(*flows: str) -> list[str]:
+    return [
+        f"{flow}:{step}:{when}"
+        for flow in flows
+        for step in _steps(flow)
+        for when in ("before", "after")
+    ]
 
 
-CASES = list(zip_longest(_points("vm-create"), _points("vm-destroy")))
+CASES = list(
+    zip_longest(_points("vm-create", "volume-create"), _points("vm-destroy", "volume-delete"))
+)
 
 
 @pytest.fixture(scope="module")

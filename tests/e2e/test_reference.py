@@ -1,12 +1,15 @@
-"""The same controllers and examples on a user's own cluster: the upstream Kubernetes libraries."""
+"""The same controllers and examples on a user's own cluster: the upstream Kubernetes libraries,
+and MariaDB as the ledger's database where it is installed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.support import mariadb
 from tests.support.cloud import Cloud
 from tests.support.reference import reference_cluster
 
@@ -16,7 +19,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     root: Path = tmp_path_factory.mktemp("reference")
-    with reference_cluster() as config, Cloud(root, kubeconfig=config) as running:
+    with ExitStack() as stack:
+        config = stack.enter_context(reference_cluster())
+        env = {}
+        if mariadb.missing() is None:
+            database = stack.enter_context(mariadb.mariadb())
+            env["KUMULUS_DATABASE_URL"] = database.database("ledger")
+        running = stack.enter_context(Cloud(root, env=env, kubeconfig=config))
         running.kubectl("create", "namespace", "default", check=False)
         running.up()
         yield running
