@@ -134,6 +134,15 @@ class StorageResult(Wire):
     available: int
 
 
+class StorageRemoveArgs(Wire):
+    """storage.remove on a host: cached images go, then the directories if nothing is left in them.
+
+    Volumes that are there stay, with the images that they are based on. Absent is fine.
+    """
+
+    path: Path
+
+
 class ImageAddArgs(Wire):
     """image.add on a store: fetch ``url``, verify, keep as ``<path>/<resource>.<format>``."""
 
@@ -295,6 +304,7 @@ ACTIONS: dict[str, tuple[Role, type[Wire], type[Wire]]] = {
     "store.ensure": ("store", StorageArgs, StorageResult),
     "image.add": ("store", ImageAddArgs, ImageAddResult),
     "image.remove": ("store", ImageRemoveArgs, Empty),
+    "storage.remove": ("host", StorageRemoveArgs, Empty),
     "image.prune": ("host", CachePruneArgs, Empty),
     "volume.create": ("host", VolumeCreateArgs, VolumeResult),
     "volume.delete": ("host", VolumeDeleteArgs, Empty),

@@ -51,6 +51,7 @@ OPERATION: ContextVar[str] = ContextVar("operation", default="")
 MINUTE = 60.0
 TIMEOUTS: Mapping[str, float] = {
     "storage.ensure": MINUTE,
+    "storage.remove": 5 * MINUTE,
     "store.ensure": MINUTE,
     "image.add": 120 * MINUTE,
     "image.remove": 2 * MINUTE,

@@ -28,6 +28,7 @@ from agents.wire import (
     NetworkReleaseArgs,
     Ping,
     StorageArgs,
+    StorageRemoveArgs,
     VmArgs,
     VmDiskArgs,
     VmNicArgs,
@@ -110,6 +111,7 @@ class HostDriver:
     def _table(self) -> Actions:
         actions, volumes, networks, vms = Actions(), self._volumes, self._networks, self._vms
         actions.on("storage.ensure", StorageArgs, volumes.ensure_storage)
+        actions.on("storage.remove", StorageRemoveArgs, volumes.remove_storage)
         actions.on("image.prune", CachePruneArgs, volumes.prune)
         actions.on("volume.create", VolumeCreateArgs, volumes.create)
         actions.on("volume.delete", VolumeDeleteArgs, volumes.delete)

@@ -50,6 +50,7 @@ from agents.wire import (
     NetworkReleaseArgs,
     Ping,
     StorageArgs,
+    StorageRemoveArgs,
     VmArgs,
     VmDiskArgs,
     VmNicArgs,
@@ -283,6 +284,7 @@ def _actions(machine: Machine) -> Actions:
     depot = Depot(machine)
     actions = Actions()
     at_once(actions, "storage.ensure", StorageArgs, lambda _, a: machine.make_storage(a.path))
+    at_once(actions, "storage.remove", StorageRemoveArgs, machine.storage_remove)
     at_once(actions, "store.ensure", StorageArgs, lambda _, a: depot.ensure(a.path))
     at_once(actions, "image.add", ImageAddArgs, depot.add)
     at_once(actions, "image.remove", ImageRemoveArgs, depot.remove)

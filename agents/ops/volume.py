@@ -11,12 +11,14 @@ A file appears under its name only when it is complete. Nothing else in the stor
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from agents.drivers.base import DriverError
 from agents.ops.commands import run
@@ -28,6 +30,7 @@ from agents.wire import (
     Empty,
     ImageSource,
     StorageArgs,
+    StorageRemoveArgs,
     StorageResult,
     VolumeCreateArgs,
     VolumeDeleteArgs,
@@ -35,6 +38,8 @@ from agents.wire import (
 )
 
 log = logging.getLogger(__name__)
+
+IMAGE_FORMATS = get_args(ImageSource.model_fields["format"].annotation)
 
 Fetch = Callable[[ImageSource, Path], Awaitable[None]]
 """Bring the image to the path: whole and with its checksum verified, or not at all."""
@@ -77,6 +82,22 @@ class Storage:
     def images_of(self, uid: str) -> list[Path]:
         return [path for path in _files(self.cache) if path.stem == uid and not is_temporary(path)]
 
+    def leftovers_of(self, uid: str) -> list[Path]:
+        """What killed downloads of the image left. Another one must not be under way."""
+        return [p for p in _files(self.cache) if is_temporary(p) and _image_of(p) == uid]
+
+    def cached(self) -> list[str]:
+        """uids of all images in the cache, whole or not."""
+        return sorted({uid for path in _files(self.cache) if (uid := _image_of(path))})
+
+    def vanish(self) -> bool:
+        """Remove the directories that are empty. Returns whether no volume can be there now."""
+        for directory in (self.cache, self.volumes, self.root):
+            # Not empty, a mount point, or gone already: whatever it is, it is not ours to force.
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+        return not self.volumes.exists()
+
     def ensure(self) -> StorageResult:
         """Make the directories; answer the room in bytes."""
         for directory in (self.root, self.cache, self.volumes):
@@ -91,6 +112,12 @@ class Storage:
 
 def _files(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _image_of(path: Path) -> str:
+    """The uid of the image that a file of the cache belongs to; "": it is none of ours."""
+    name = Path(path.name[1 : -len(".tmp")]) if is_temporary(path) else Path(path.name)
+    return name.stem if name.suffix[1:] in IMAGE_FORMATS else ""
 
 
 class KnownStorages:
@@ -109,7 +136,15 @@ class KnownStorages:
     def add(self, storage: Storage) -> None:
         if str(storage.root) not in self._paths:
             self._paths.add(str(storage.root))
-            write_atomically(self._file, json.dumps(sorted(self._paths)).encode())
+            self._save()
+
+    def discard(self, storage: Storage) -> None:
+        if str(storage.root) in self._paths:
+            self._paths.discard(str(storage.root))
+            self._save()
+
+    def _save(self) -> None:
+        write_atomically(self._file, json.dumps(sorted(self._paths)).encode())
 
     def owns_volume(self, uid: str, path: str) -> bool:
         """Is ``path`` where volume ``uid`` lies in one of them?"""
@@ -127,6 +162,16 @@ class Volumes:
 
     async def ensure_storage(self, _: str, args: StorageArgs) -> StorageResult:
         return (await self._storage(args.path))[1]
+
+    async def remove_storage(self, _: str, args: StorageRemoveArgs) -> Empty:
+        """Volumes, the images under them, and whatever else is there, stay: that is no error."""
+        storage = Storage.at(args.path)
+        for uid in await asyncio.to_thread(storage.cached):
+            async with self._images.hold(uid):
+                await asyncio.to_thread(_prune, storage, uid)
+        if await asyncio.to_thread(storage.vanish):
+            await asyncio.to_thread(self._known.discard, storage)
+        return Empty()
 
     async def create(self, uid: str, args: VolumeCreateArgs) -> VolumeResult:
         storage = (await self._storage(args.path))[0]
@@ -215,6 +260,7 @@ async def _create(
 
 
 def _prune(storage: Storage, uid: str) -> None:
+    _remove(*storage.leftovers_of(uid))
     images = storage.images_of(uid)
     used = {_backing(path) for path in storage.volume_files()}
     for image in images:

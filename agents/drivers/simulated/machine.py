@@ -35,6 +35,7 @@ from agents.wire import (
     NetworkArgs,
     NetworkReleaseArgs,
     NicDevice,
+    StorageRemoveArgs,
     StorageResult,
     VmArgs,
     VmPower,
@@ -156,8 +157,17 @@ class Machine:
         return Empty()
 
     def image_prune(self, resource: str, args: CachePruneArgs) -> Empty:
-        if not any(volume.image == resource for _, volume in self.volumes.items()):
+        if resource not in self._bases():
             self.images.drop(resource)
+        return Empty()
+
+    def storage_remove(self, resource: str, args: StorageRemoveArgs) -> Empty:
+        _no_dots(args.path)
+        cached = [uid for uid, image in self.images.items() if image.storage == args.path]
+        for uid in set(cached) - self._bases():
+            self.images.drop(uid)
+        if not any(volume.storage == args.path for _, volume in self.volumes.items()):
+            self.storages.drop(args.path)
         return Empty()
 
     # Network
@@ -287,6 +297,10 @@ class Machine:
             self.vms,
             self.notes,
         )
+
+    def _bases(self) -> set[str]:
+        """Images that volumes are over."""
+        return {volume.image for _, volume in self.volumes.items() if volume.image}
 
     def _serves_dhcp(self, network: str) -> bool:
         subnet = self.subnets.get(network)

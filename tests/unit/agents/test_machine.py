@@ -25,6 +25,7 @@ from agents.wire import (
     NetworkArgs,
     NetworkReleaseArgs,
     NicDevice,
+    StorageRemoveArgs,
     VmArgs,
     VolumeCreateArgs,
     VolumeDeleteArgs,
@@ -177,6 +178,15 @@ def test_volumes() -> None:
     m.volume_delete("v", VolumeDeleteArgs(path="/ks"))
     m.image_prune("img", CachePruneArgs(path="/ks"))
     assert m.inventory().images == [] and m.available() == GIB
+    m.volume_create("v", args)
+    m.storage_remove("ps", StorageRemoveArgs(path="/ks"))
+    assert m.inventory().images == ["img"] and m.inventory().volumes == ["v"]
+    m.volume_delete("v", VolumeDeleteArgs(path="/ks"))
+    for _ in range(2):
+        m.storage_remove("ps", StorageRemoveArgs(path="/ks"))
+        assert m.inventory().images == []
+    fails("not-found", m.volume_create, "v", args)
+    fails("invalid", m.storage_remove, "ps", StorageRemoveArgs(path="/ks/.."))
     fails("invalid", m.make_storage, "/ks/../etc")
 
 
@@ -251,6 +261,7 @@ calls = st.one_of(
                         image=st.sampled_from([None, IMAGE]))),
     st.tuples(st.just("volume_delete"), volumes, st.just(VolumeDeleteArgs(path="/ks"))),
     st.tuples(st.just("image_prune"), st.just("img"), st.just(CachePruneArgs(path="/ks"))),
+    st.tuples(st.just("storage_remove"), st.just("ps"), st.just(StorageRemoveArgs(path="/ks"))),
     st.tuples(st.just("network_ensure"), st.sampled_from(["l3", "l3b"]),
               st.builds(lambda n, b: network((f"m{n}", f"10.0.0.{n}"), bridge=b, bridge_id=b),
                         st.integers(1, 3), st.sampled_from(["br0", "br1"]))),

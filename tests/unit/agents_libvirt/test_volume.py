@@ -16,6 +16,7 @@ from agents.wire import (
     CachePruneArgs,
     ImageSource,
     StorageArgs,
+    StorageRemoveArgs,
     VolumeCreateArgs,
     VolumeDeleteArgs,
 )
@@ -104,6 +105,59 @@ async def test_an_image_goes_when_no_volume_is_based_on_it(tmp_path: Path) -> No
         await host.volumes.delete("v1", VolumeDeleteArgs(path=host.path))
         await host.volumes.prune("image-1", prune)
     assert await host.volumes.inventory() == (["v2"], ["image-2"])
+
+
+async def test_storage_that_is_removed_leaves_nothing_of_ours(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    remove = StorageRemoveArgs(path=host.path)
+    await host.volumes.create("v1", host.create_args(SIZE, image()))
+    await host.volumes.create("v2", host.create_args(SIZE, image("image-2")))
+    (host.root / "cache/.image-3.qcow2.tmp").write_bytes(b"half")
+    await host.volumes.delete("v2", VolumeDeleteArgs(path=host.path))
+    await host.volumes.remove_storage("ps", remove)
+    assert host.names() == ["image-1.qcow2", "v1.qcow2"], "volumes and what is under them stay"
+    assert await host.volumes.inventory() == (["v1"], ["image-1"])
+    await host.volumes.delete("v1", VolumeDeleteArgs(path=host.path))
+    for _ in range(2):
+        await host.volumes.remove_storage("ps", remove)
+        assert not host.root.exists()
+    assert list(host.known) == []
+    assert tmp_path.exists()
+
+
+async def test_what_others_keep_in_removed_storage_stays(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.volumes.ensure_storage("ps", StorageArgs(path=host.path))
+    for name in ("notes", "cache/notes", "cache/notes.txt"):
+        (host.root / name).write_bytes(b"somebody's")
+    await host.volumes.remove_storage("ps", StorageRemoveArgs(path=host.path))
+    assert host.names() == ["notes", "notes", "notes.txt"]
+    assert list(host.known) == [], "no volume can be there any more"
+
+
+async def test_removing_storage_waits_for_a_download(tmp_path: Path) -> None:
+    """Its half-made file is not taken away under it."""
+    host = Host(tmp_path)
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(source: ImageSource, destination: Path) -> None:
+        half = destination.with_name(f".{destination.name}.tmp")
+        half.write_bytes(b"half")
+        under_way.set()
+        await go_on.wait()
+        assert half.exists()
+        half.unlink()
+        await host._fetch(source, destination)
+
+    volumes = Volumes(host.known, slow, host._user_of)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        made = tasks.create_task(volumes.create("v1", host.create_args(SIZE, image())))
+        await under_way.wait()
+        tasks.create_task(volumes.remove_storage("ps", StorageRemoveArgs(path=host.path)))
+        await asyncio.to_thread(lambda: None)
+        go_on.set()
+    assert Path(made.result().path).exists()
+    assert host.names() == ["image-1.qcow2", "v1.qcow2"]
 
 
 async def test_a_volume_in_use_stays(tmp_path: Path) -> None:
