@@ -18,6 +18,7 @@ from agents.wire import Facts, Ping
 from controller.errors import FlowFailed, Terminal
 from controller.keys import Key
 from controller.kinds.heartbeat import Heartbeat, forget_host, record_ping
+from controller.kinds.primary_storage import serves
 from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
@@ -25,6 +26,7 @@ from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
+from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.virtual_machine import VirtualMachine
 
 MAX_VMS = 100_000
@@ -53,6 +55,19 @@ def _left_host(vm: VirtualMachine, store: Store) -> Iterable[Key]:
     """The host that a VM left: it has room again, and may be waiting to be empty."""
     left = vm.status.last_host if vm.status.host_ref is None else ""
     return [Key("Host", "", left)] if left else []
+
+
+def _cleared(storage: PrimaryStorage, store: Store) -> Iterable[Key]:
+    """Hosts that are being deleted and wait until a storage that goes has cleaned up on them."""
+    hosts = store.list("Host") if storage.deleting else ()
+    return [key_of(h) for h in hosts if h.deleting and serves(storage, h.spec.cluster_ref.name)]
+
+
+def _going(host: Host, store: Store) -> list[str]:
+    """Primary storages that are deleted with ``host`` or by themselves."""
+    cluster = host.spec.cluster_ref.name
+    storages = store.list("PrimaryStorage")
+    return sorted(s.name for s in storages if serves(s, cluster) and store.doomed(s))
 
 
 class ReadFacts(Step):
@@ -111,7 +126,7 @@ class HostActuator(Actuator[Host]):
     """Every replica that runs it pings each host every ``tuning.ping_interval`` seconds."""
 
     model = Host
-    watches = {"VirtualMachine": _left_host}
+    watches = {"VirtualMachine": _left_host, "PrimaryStorage": _cleared}
 
     def __init__(self) -> None:
         self._pulse = Heartbeat()
@@ -129,8 +144,13 @@ class HostActuator(Actuator[Host]):
         return _outcome(obj, ctx, min(ping, recount) if recount else ping)
 
     async def delete(self, obj: Host, ctx: Context) -> Outcome:
-        """Its VMs have been stopped and its volumes let go by now."""
+        """Its VMs have been stopped and its volumes let go by now. Storage that is deleted, too,
+        still needs its agent."""
         obj.status.state = "Deleting"
+        going = _going(obj, ctx.store)
+        if going:
+            message = f"waiting for PrimaryStorage {', '.join(going)} to clean up on it"
+            return Outcome(False, "WaitingForStorage", message)
         for pool in await ctx.ledger.pools("storage/"):
             if pool.scope.endswith(f"/{obj.uid}"):
                 await ctx.ledger.drop_pool(pool.scope)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
 from controller.errors import FlowFailed, Waiting
+from controller.kinds.primary_storage import places, prune_caches
 from controller.kinds.support import (
     RETRY_FAILED,
     answers,
@@ -108,6 +109,15 @@ class RemoveImage(Step):
         await _remove(scope)
 
 
+class PruneCaches(Step):
+    """Hosts' copies go, too; those that volumes are based on go with the last of these."""
+
+    name = "prune-caches"
+
+    async def run(self, scope: Scope[Image]) -> None:
+        await prune_caches(scope, scope.obj.uid, places(scope.ctx))
+
+
 class ImageActuator(Actuator[Image]):
     model = Image
 
@@ -118,7 +128,6 @@ class ImageActuator(Actuator[Image]):
         return Outcome(reason=obj.status.state)
 
     async def delete(self, obj: Image, ctx: Context) -> Outcome:
-        """Hosts' cached copies stay as long as volumes are based on them."""
         obj.status.state = "Deleting"
         await clean_up("image-delete", obj, ctx)
         return Outcome()

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
 
-from agents.wire import StorageArgs, StorageResult
+from agents.wire import CachePruneArgs, Empty, StorageArgs, StorageRemoveArgs, StorageResult
 from controller.errors import AgentFailed, AgentUnreachable
 from controller.keys import Key
-from controller.kinds.support import host_endpoint, jitter, key_of, together, wake_unscheduled
+from controller.kinds.support import (
+    answers,
+    digest,
+    host_endpoint,
+    jitter,
+    key_of,
+    on_host,
+    together,
+    wake_unscheduled,
+)
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.workflow.step import Scope
 from crds.base import format_quantity
 from crds.refs import Reference
 from crds.v1alpha1.cluster import Cluster
@@ -19,6 +31,9 @@ REFRESH = 30.0
 """Seconds after which free space is counted again."""
 
 
+Place = tuple[PrimaryStorage, Host]
+
+
 def storage_scope(storage: PrimaryStorage, host: Host) -> str:
     """The pool of bytes that volumes on this host claim from."""
     return f"storage/{storage.uid}/{host.uid}"
@@ -26,6 +41,39 @@ def storage_scope(storage: PrimaryStorage, host: Host) -> str:
 
 def serves(storage: PrimaryStorage, cluster: str) -> bool:
     return any(ref.name == cluster for ref in storage.spec.cluster_refs)
+
+
+async def prune_caches(scope: Scope[Any], image: str, where: Iterable[Place]) -> None:
+    """Remove the cached image of that uid; where volumes are based on it, it stays.
+
+    Hosts that are away are left out: they are looked through when they connect again. Raises as
+    steps do; what an agent cannot remove is not worth failing for.
+    """
+    await together([_prune(scope, image, *place) for place in where])
+
+
+def places(ctx: Context) -> list[Place]:
+    """All pairs of a primary storage and a host that it serves."""
+    hosts = list(ctx.store.list("Host"))
+    return [
+        (storage, host)
+        for storage in ctx.store.list("PrimaryStorage")
+        for host in hosts
+        if serves(storage, host.spec.cluster_ref.name)
+    ]
+
+
+async def _prune(scope: Scope[Any], image: str, storage: PrimaryStorage, host: Host) -> None:
+    ctx, part = scope.ctx, digest(storage.uid, host.uid)
+    if host.status.status != "Connected" or not await answers(host, ctx):
+        return
+    args = CachePruneArgs(path=storage.spec.path)
+    try:
+        await on_host(scope, host, "image.prune", args, Empty, resource=image, part=part)
+    except AgentFailed as failure:
+        where = f"{storage.spec.path} on host {host.name}"
+        why = f"a cached image was left in {where}: {failure.message}"
+        ctx.events.warning(scope.obj, "LeftBehind", why)
 
 
 def _of_host(host: Host, store: Store) -> Iterable[Key]:
@@ -61,8 +109,9 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         return _outcome(obj, problems)
 
     async def delete(self, obj: PrimaryStorage, ctx: Context) -> Outcome:
-        """Its volumes are gone by now; the empty directories stay."""
+        """Its volumes are gone by now; what hosts keep for them goes, too."""
         obj.status.state = "Deleting"
+        await together([_clear(obj, host, ctx) for host in await _used(obj, ctx)])
         for pool in await ctx.ledger.pools(f"storage/{obj.uid}/"):
             await ctx.ledger.drop_pool(pool.scope)
         self._ensured.pop(obj.uid, None)
@@ -91,6 +140,7 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         except (AgentFailed, AgentUnreachable) as error:
             return f"{host.name}: {error.message}"
         await ctx.ledger.set_pool(storage_scope(obj, host), {"bytes": _bytes(obj, room, ctx)})
+        await _prune_forgotten(obj, host, operation, ctx)
         done.add(operation)
         _wake_those_it_serves(obj, host, ctx)
         return ""
@@ -104,6 +154,62 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         for pool in await ctx.ledger.pools(f"storage/{obj.uid}/"):
             if pool.scope not in mine and not any(pool.used.values()):
                 await ctx.ledger.drop_pool(pool.scope)
+
+
+async def _prune_forgotten(obj: PrimaryStorage, host: Host, operation: str, ctx: Context) -> None:
+    """Remove cached images that were deleted while ``host`` was away. Not worth failing for."""
+    known = {image.uid for image in ctx.store.list("Image")}
+    endpoint, args = host_endpoint(host, ctx), CachePruneArgs(path=obj.spec.path)
+    with suppress(AgentFailed, AgentUnreachable):
+        forgotten = set((await ctx.agents.inventory(endpoint)).images) - known
+        await together(
+            [
+                ctx.agents.run(
+                    endpoint, "image.prune", uid, args, Empty,
+                    operation=f"{operation}.{digest(uid)}", owner=key_of(obj),
+                )
+                for uid in sorted(forgotten)
+            ]
+        )  # fmt: skip
+
+
+async def _used(obj: PrimaryStorage, ctx: Context) -> list[Host]:
+    """The hosts that have its directory, unless another storage lives there, too."""
+    pools = {pool.scope for pool in await ctx.ledger.pools(f"storage/{obj.uid}/")}
+    others = [
+        storage
+        for storage in ctx.store.list("PrimaryStorage")
+        if storage.spec.path == obj.spec.path and not ctx.store.doomed(storage)
+    ]
+    return [
+        host
+        for host in ctx.store.list("Host")
+        if (serves(obj, host.spec.cluster_ref.name) or storage_scope(obj, host) in pools)
+        and host.status.connected_at is not None
+        and not any(serves(other, host.spec.cluster_ref.name) for other in others)
+    ]
+
+
+async def _clear(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
+    """Remove what ``host`` keeps. Raises until it is gone or nobody is left to ask."""
+    try:
+        if await answers(host, ctx):
+            await ctx.agents.run(
+                host_endpoint(host, ctx),
+                "storage.remove",
+                obj.uid,
+                StorageRemoveArgs(path=obj.spec.path),
+                Empty,
+                operation=f"{obj.uid}.{host.uid}.remove",
+                owner=key_of(obj),
+            )
+            return
+    except AgentUnreachable:
+        # A host that is being deleted is not pinged: ``answers`` says when to give it up.
+        if host.deleting or host.status.status == "Connected":
+            raise
+    left = f"{obj.spec.path} was left on host {host.name}, which does not answer"
+    ctx.events.warning(obj, "LeftBehind", left)
 
 
 def _wake_those_it_serves(obj: PrimaryStorage, host: Host, ctx: Context) -> None:

@@ -17,7 +17,7 @@ from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, 
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
 from controller.kinds.image import image_source
-from controller.kinds.primary_storage import serves, storage_scope
+from controller.kinds.primary_storage import prune_caches, serves, storage_scope
 from controller.kinds.support import (
     RETRY_FAILED,
     answers,
@@ -132,6 +132,7 @@ class CreateBits(Step):
         volume.status.state = "Creating"
         volume.status.host_ref = ObjectRef(name=host.name)
         image = _image(volume, ctx)
+        volume.status.image_uid = image.uid if image else ""
         source: ImageSource | None = image_source(image, ctx) if image else None
         size = volume_size(volume, ctx)
         args = VolumeCreateArgs(path=storage.spec.path, size=size, image=source)
@@ -155,6 +156,25 @@ class ReleaseStorage(Step):
 
     async def run(self, scope: Scope[Volume]) -> None:
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+
+
+class PruneBase(Step):
+    """The image that was kept on the host for this volume goes, if the Image is gone already."""
+
+    name = "prune-base"
+
+    async def run(self, scope: Scope[Volume]) -> None:
+        volume, ctx = scope.obj, scope.ctx
+        uid, host, storage = volume.status.image_uid, _host(volume, ctx), _storage(volume, ctx)
+        if uid and host and storage and not _is_offered(volume, ctx):
+            await prune_caches(scope, uid, [(storage, host)])
+
+
+def _is_offered(volume: Volume, ctx: Context) -> bool:
+    """May other volumes be made from the image that this one was made from?"""
+    ref = volume.spec.image_ref
+    image = ctx.store.get("Image", ref.name) if ref else None
+    return image is not None and image.uid == volume.status.image_uid and not image.deleting
 
 
 async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:

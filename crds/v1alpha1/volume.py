@@ -72,6 +72,7 @@ class VolumeStatus(BaseStatus):
     bytes: int = Field(default=0, description="The size that the guest sees.")
     path: str = Field(default="", description="On the host.")
     format: str = Field(default="", description="Of the file.")
+    image_uid: str = Field(default="", description="Of the image that it is based on.")
     host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop")] | None = Field(
         default=None, description="The host whose disk holds the data now."
     )
