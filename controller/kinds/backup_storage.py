@@ -30,7 +30,7 @@ class BackupStorageActuator(Actuator[BackupStorage]):
                 self._boots[obj.uid] = answer.boot_id
         if obj.uid in self._boots and not obj.status.missed_pings:
             await self._ensure(obj, ctx)
-        return _outcome(obj, max(self._pulse.left(obj.uid, ctx), 0.1))
+        return _outcome(obj, self._pulse.silence(obj), max(self._pulse.left(obj.uid, ctx), 0.1))
 
     async def delete(self, obj: BackupStorage, ctx: Context) -> Outcome:
         """Its images are gone by now; the empty directory stays."""
@@ -73,13 +73,7 @@ def _connected(obj: BackupStorage, room: StorageResult, ctx: Context) -> None:
     wake_unscheduled(ctx)
 
 
-def _outcome(obj: BackupStorage, again: float) -> Outcome:
+def _outcome(obj: BackupStorage, silence: str, again: float) -> Outcome:
     if obj.status.status == "Connected":
         return Outcome(reason="Connected", message=obj.spec.state, requeue_after=again)
-    return Outcome(
-        False,
-        obj.status.status or "Connecting",
-        f"the agent at {obj.spec.management_ip} does not answer ({obj.status.missed_pings} pings "
-        "missed); see that it runs there and that its port is open",
-        again,
-    )
+    return Outcome(False, obj.status.status or "Connecting", silence, again)

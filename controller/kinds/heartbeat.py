@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from agents.wire import Ping
 from controller.agentlink.client import Endpoint
@@ -16,19 +17,42 @@ MISSED_LIMIT = 3
 """Missed pings after which an agent counts as Disconnected."""
 
 
+FIRST_RETRY = 1.0
+"""Seconds after which an agent that is not connected is pinged again. They double with each miss
+up to ``tuning.ping_interval``."""
+
+
+@dataclass(frozen=True)
+class _Beat:
+    """The last ping. ``retry``: seconds until the next one if it was missed by an agent that is
+    not connected, else None. ``cause``: why it was missed, or ""."""
+
+    at: float
+    retry: float | None = None
+    cause: str = ""
+
+
 class Heartbeat:
     """When each agent was pinged last. In memory only: a new controller pings at once."""
 
     def __init__(self) -> None:
-        self._last: dict[str, float] = {}
+        self._last: dict[str, _Beat] = {}
 
     def left(self, uid: str, ctx: Context) -> float:
         """Seconds until the next ping is due; 0 when it is."""
         last = self._last.get(uid)
         if last is None:
             return 0.0
-        interval = ctx.tuning.ping_interval * jitter(uid)
-        return max(0.0, last + interval - ctx.clock.monotonic())
+        interval = ctx.tuning.ping_interval
+        pause = min(interval, last.retry or interval) * jitter(uid)
+        return max(0.0, last.at + pause - ctx.clock.monotonic())
+
+    def silence(self, agent: Host | BackupStorage) -> str:
+        """For people: why the agent does not count as connected."""
+        last = self._last.get(agent.uid)
+        if last is None or not last.cause:
+            return f"the agent at {agent.spec.management_ip} is being connected"
+        return f"{last.cause} ({agent.status.missed_pings} pings missed)"
 
     def forget(self, uid: str) -> None:
         self._last.pop(uid, None)
@@ -38,14 +62,21 @@ class Heartbeat:
     ) -> Ping | None:
         """Ping; None if it was missed. Keeps ``status.missed_pings``, which stops at the limit
         so that the status of a host that is down is not written for ever."""
-        self._last[agent.uid] = ctx.clock.monotonic()
+        before, now = self._last.get(agent.uid), ctx.clock.monotonic()
+        self._last[agent.uid] = _Beat(now)
         try:
             answer = await ctx.agents.ping(endpoint)
         except AgentUnreachable as error:
             _missed(agent, error.message, ctx)
+            retry = None if agent.status.status == "Connected" else _next_retry(before)
+            self._last[agent.uid] = _Beat(now, retry, error.message)
             return None
         agent.status.missed_pings = 0
         return answer
+
+
+def _next_retry(before: _Beat | None) -> float:
+    return FIRST_RETRY if before is None or before.retry is None else 2 * before.retry
 
 
 def _missed(agent: Host | BackupStorage, cause: str, ctx: Context) -> None:

@@ -12,7 +12,7 @@ version or another spec, and when the controller restarts.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from agents.wire import Facts, Ping
 from controller.errors import FlowFailed, Terminal
@@ -141,6 +141,9 @@ class HostActuator(Actuator[Host]):
         obj.status.state = _state(obj, ctx)
         recount = await self._count(obj, ctx)
         ping = max(self._pulse.left(obj.uid, ctx), 0.1)
+        if obj.status.status != "Connected":
+            reason = obj.status.status or "Connecting"
+            return Outcome(False, reason, self._pulse.silence(obj), ping)
         return _outcome(obj, ctx, min(ping, recount) if recount else ping)
 
     async def delete(self, obj: Host, ctx: Context) -> Outcome:
@@ -244,15 +247,7 @@ def _state(host: Host, ctx: Context) -> State:
 
 
 def _outcome(host: Host, ctx: Context, again: float) -> Outcome:
-    status: Any = host.status
-    if status.status != "Connected":
-        return Outcome(
-            False,
-            "Disconnected" if status.status == "Disconnected" else "Connecting",
-            f"the agent at {host.spec.management_ip} does not answer ({status.missed_pings} pings "
-            "missed); see that it runs there and that its port is open",
-            again,
-        )
+    status = host.status
     if status.state == "PreMaintenance":
         names = ", ".join(vm.name for vm in vms_on(host, ctx.store)[:5])
         return Outcome(False, "Evacuating", f"VMs are being stopped: {names}", again)

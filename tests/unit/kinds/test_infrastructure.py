@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
+from agents.wire import Ping
+from controller.agentlink.client import Endpoint
 from tests.support.fakes import Fault
 from tests.unit.kinds.world import GI, World, cloud, running_vm, vm_spec
 
@@ -83,9 +87,51 @@ async def test_a_host_whose_agent_is_not_there_yet_connects_when_it_is() -> None
         await world.apply("Host", "late", clusterRef={"name": "c"}, managementIp="192.0.2.9")
         await world.settle(100)
         assert world.host("late").status.status == "Connecting"
-        assert "does not answer" in _message(world, "Host", "late")
+        said = _message(world, "Host", "late")
+        assert said == "Connecting: late does not answer (3 pings missed)", "the cause is named"
         world.agents.add("late")
         await world.until(lambda: world.host("late").ready, seconds=30)
+
+
+async def test_a_missed_first_ping_costs_a_second() -> None:
+    async with cloud(1) as world:
+        for kind, spec in (
+            ("Host", {"clusterRef": {"name": "c"}}),
+            ("BackupStorage", {"path": "/more"}),
+        ):
+            name = f"late-{kind.lower()}"
+            agent = world.agents.add(name)
+            agent.down = True
+            await world.apply(kind, name, managementIp="192.0.2.9", **spec)
+            await world.settle(0.5)
+            agent.down = False
+            await world.until(lambda k=kind, n=name: world.get(k, n).ready, seconds=2)  # type: ignore[misc]
+
+
+async def test_a_silent_agent_is_pinged_less_and_less_often() -> None:
+    async with cloud(1) as world:
+        world.agents.add("late").down = True
+        pinged: list[float] = []
+        ping = world.agents.ping
+
+        async def noted(endpoint: Endpoint) -> Ping:
+            if endpoint.name == "late":
+                pinged.append(world.clock.monotonic())
+            return await ping(endpoint)
+
+        world.agents.ping = noted  # type: ignore[method-assign]
+        await world.apply("Host", "late", clusterRef={"name": "c"}, managementIp="192.0.2.9")
+        await world.settle(60)
+        pauses = [after - before for before, after in pairwise(pinged)]
+        assert pauses[:7] == pytest.approx([1, 2, 4, 8, 10, 10, 10], rel=0.15)
+        world.agents.agents["late"].down = False
+        await world.until(lambda: world.host("late").ready, seconds=30)
+        first = len(pinged)
+        await world.settle(35)
+        world.agents.agents["late"].down = True
+        await world.until(lambda: world.host("late").status.status == "Disconnected", seconds=60)
+        assert len(pinged) - first == 6, "every 10 s while it counts as connected"
+        await world.until(lambda: len(pinged) == first + 8, seconds=5)
 
 
 async def test_pings_that_find_nothing_new_write_nothing() -> None:
