@@ -89,22 +89,23 @@ def _of(cluster: str, store: Store) -> Iterable[Key]:
 
 
 class PrimaryStorageActuator(Actuator[PrimaryStorage]):
-    """Makes its directory on each connected host, once per connection of the host."""
+    """Makes its directory on each connected host, once per connection of the host and spec."""
 
     model = PrimaryStorage
     watches = {"Host": _of_host, "Cluster": _of_cluster}
 
     def __init__(self) -> None:
-        self._ensured: dict[str, set[str]] = {}  # uid → ids of the operations done
+        self._ensured: dict[str, dict[str, str]] = {}  # uid → host's uid → operation done last
 
     async def reconcile(self, obj: PrimaryStorage, ctx: Context) -> Outcome:
         obj.status.state = obj.spec.state
         hosts = [h for h in ctx.store.list("Host") if serves(obj, h.spec.cluster_ref.name)]
         connected = [h for h in hosts if h.status.status == "Connected" and not h.deleting]
-        await self._drop_strangers(obj, hosts, ctx)
-        problems = [p for p in await together(self._ensure(obj, h, ctx) for h in connected) if p]
+        left = [self._leave(obj, *place, ctx) for place in await _left(obj, hosts, ctx)]
+        found = await together([*(self._ensure(obj, host, ctx) for host in connected), *left])
+        problems = [problem for problem in found if problem]
         await _count(obj, ctx)
-        obj.status.hosts = len(connected) - len(problems)
+        obj.status.hosts = sum(not problem for problem in found[: len(connected)])
         obj.status.status = "Connected" if obj.status.hosts else "Disconnected"
         return _outcome(obj, problems)
 
@@ -123,9 +124,10 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
     async def _ensure(self, obj: PrimaryStorage, host: Host, ctx: Context) -> str:
         """The directory and the pool on one host. Returns what is wrong, if anything."""
         since = host.status.connected_at
-        operation = f"{obj.uid}.{host.uid}.{int(since.timestamp()) if since else 0}"
-        done = self._ensured.setdefault(obj.uid, set())
-        if operation in done:
+        when = f"{int(since.timestamp()) if since else 0}.{obj.metadata.generation}"
+        operation = f"{obj.uid}.{host.uid}.{when}"
+        done = self._ensured.setdefault(obj.uid, {})
+        if done.get(host.uid) == operation:
             return ""
         try:
             room = await ctx.agents.run(
@@ -141,19 +143,33 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
             return f"{host.name}: {error.message}"
         await ctx.ledger.set_pool(storage_scope(obj, host), {"bytes": _bytes(obj, room, ctx)})
         await _prune_forgotten(obj, host, operation, ctx)
-        done.add(operation)
+        done[host.uid] = operation
         _wake_those_it_serves(obj, host, ctx)
         return ""
 
-    async def _drop_strangers(
-        self, obj: PrimaryStorage, hosts: Iterable[Host], ctx: Context
-    ) -> None:
-        """Hosts that left (their cluster was detached) offer no room any more; what volumes
-        claimed there stays claimed until they are deleted."""
-        mine = {storage_scope(obj, host) for host in hosts}
-        for pool in await ctx.ledger.pools(f"storage/{obj.uid}/"):
-            if pool.scope not in mine and not any(pool.used.values()):
-                await ctx.ledger.drop_pool(pool.scope)
+    async def _leave(self, obj: PrimaryStorage, host: Host | None, scope: str, ctx: Context) -> str:
+        """Offer no room any more on a host that left (its cluster was detached, or it is gone),
+        and clean it up. Returns what is wrong, if anything."""
+        await ctx.ledger.set_pool(scope, {"bytes": 0})
+        if host is not None and not _shared(obj, host, ctx):
+            try:
+                await _clear(obj, host, ctx)
+            except (AgentFailed, AgentUnreachable) as error:
+                return f"{host.name}, which it left: {error.message}"
+        await ctx.ledger.drop_pool(scope)
+        return ""
+
+
+async def _left(
+    obj: PrimaryStorage, hosts: Iterable[Host], ctx: Context
+) -> list[tuple[Host | None, str]]:
+    """(host, pool) where it served and serves no more. What volumes claimed there stays claimed
+    until they are deleted."""
+    mine = {storage_scope(obj, host) for host in hosts}
+    pools = await ctx.ledger.pools(f"storage/{obj.uid}/")
+    empty = [p.scope for p in pools if p.scope not in mine and not any(p.used.values())]
+    known = {storage_scope(obj, h): h for h in ctx.store.list("Host")} if empty else {}
+    return [(known.get(scope), scope) for scope in empty]
 
 
 async def _prune_forgotten(obj: PrimaryStorage, host: Host, operation: str, ctx: Context) -> None:
@@ -176,18 +192,24 @@ async def _prune_forgotten(obj: PrimaryStorage, host: Host, operation: str, ctx:
 async def _used(obj: PrimaryStorage, ctx: Context) -> list[Host]:
     """The hosts that have its directory, unless another storage lives there, too."""
     pools = {pool.scope for pool in await ctx.ledger.pools(f"storage/{obj.uid}/")}
-    others = [
-        storage
-        for storage in ctx.store.list("PrimaryStorage")
-        if storage.spec.path == obj.spec.path and not ctx.store.doomed(storage)
-    ]
     return [
         host
         for host in ctx.store.list("Host")
         if (serves(obj, host.spec.cluster_ref.name) or storage_scope(obj, host) in pools)
         and host.status.connected_at is not None
-        and not any(serves(other, host.spec.cluster_ref.name) for other in others)
+        and not _shared(obj, host, ctx)
     ]
+
+
+def _shared(obj: PrimaryStorage, host: Host, ctx: Context) -> bool:
+    """Does another storage that stays have the same directory on ``host``?"""
+    return any(
+        other.uid != obj.uid
+        and other.spec.path == obj.spec.path
+        and serves(other, host.spec.cluster_ref.name)
+        and not ctx.store.doomed(other)
+        for other in ctx.store.list("PrimaryStorage")
+    )
 
 
 async def _clear(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
@@ -200,7 +222,7 @@ async def _clear(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
                 obj.uid,
                 StorageRemoveArgs(path=obj.spec.path),
                 Empty,
-                operation=f"{obj.uid}.{host.uid}.remove",
+                operation=f"{obj.uid}.{host.uid}.remove.{obj.metadata.generation}",
                 owner=key_of(obj),
             )
             return

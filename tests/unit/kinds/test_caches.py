@@ -135,6 +135,34 @@ async def test_a_host_waits_for_storage_that_goes_and_says_so() -> None:
         assert _kept(world) == []
 
 
+async def test_a_detached_cluster_is_cleaned_up_and_can_come_back() -> None:
+    async with cloud(2) as world:
+        await running_vm(world)
+        await _delete(world, "VirtualMachine", "vm")
+        world.agents.faults = [Fault("storage.remove", host="host-1", message="busy disk")]
+        await world.change("PrimaryStorage", "ps", clusterRefs=[])
+        await world.until(lambda: _kept(world) == ["host-1"], seconds=10)
+        assert world.get("PrimaryStorage", "ps").status.total_capacity == "0"
+        assert "host-1, which it left: host-1: busy disk" in _message(world, "PrimaryStorage", "ps")
+        world.agents.faults = []
+        await world.until(lambda: _kept(world) == [], seconds=60)
+        assert _cached(world) == {}
+        await world.change("PrimaryStorage", "ps", clusterRefs=[{"name": "c"}])
+        await running_vm(world)
+        assert _kept(world) == ["host-1", "host-2"]
+
+
+async def test_a_detached_cluster_keeps_the_volumes_it_has() -> None:
+    async with cloud(1) as world:
+        await world.apply("Volume", "v", imageRef={"name": "img"}, hostRef={"name": "host-1"})
+        await world.until(lambda: world.volume("v").status.state == "Ready")
+        await world.change("PrimaryStorage", "ps", clusterRefs=[])
+        await world.settle(60)
+        assert list(_cached(world)) == _kept(world) == ["host-1"]
+        await _delete(world, "Volume", "v")
+        await world.until(lambda: _kept(world) == [], seconds=60)
+
+
 async def test_a_host_that_stays_does_not_wait_for_storage_that_stays() -> None:
     async with cloud(2) as world:
         await _delete(world, "Host", "host-1", seconds=5)

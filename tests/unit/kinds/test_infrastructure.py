@@ -179,6 +179,14 @@ async def test_primary_storage_sums_up_its_hosts() -> None:
         )
 
 
+async def test_another_reservation_changes_what_storage_offers() -> None:
+    async with cloud(2, disk=100 * GI) as world:
+        await world.change("PrimaryStorage", "ps", reservedCapacity="20Gi")
+        await world.until(
+            lambda: world.get("PrimaryStorage", "ps").status.total_capacity == "160Gi", 10
+        )
+
+
 async def test_storage_that_one_host_cannot_make_serves_the_others() -> None:
     async with cloud(1) as world:
         world.agents.faults = [Fault("storage.ensure", host="host-2", message="read-only disk")]
