@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
+from types import FrameType
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines that run tests are shared and slow at times: a slow example is no failure.
@@ -13,3 +17,12 @@ settings.load_profile("kumulus")
 # Else pytest-asyncio, asking for the current loop, makes one that nobody closes, and whichever test
 # runs when it is collected fails on the ResourceWarning.
 asyncio.set_event_loop(None)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    pytest.exit(f"ended by signal {number}", returncode=128 + number)
+
+
+# A run that is told to end (a time limit, a CI that is cancelled) cleans up what it made.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, _terminated)
