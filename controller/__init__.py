@@ -4,7 +4,7 @@ The way of a manifest, in order:
 
 1.  ``crds``                 is what a manifest may say; references are declared on its fields.
 2.  ``controller.admission`` refuses what the schema cannot: in the embedded ``apiserver``, or as a
-    webhook of another cluster.
+    webhook that another cluster asks.
 3.  ``controller.watch``     brings what happens to objects: ``kopf_source`` watches, and
     ``comparison`` lists keys to find what the watch has lost. Either puts the object into the
     ``store``, and ``wakes`` says whose keys that concerns.

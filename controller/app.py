@@ -19,6 +19,10 @@ from aiohttp import web
 from agents.wire import CONTROLLERS
 from common.pki import Authority, CertPair, server_context
 from common.web import add_probes, serve
+from controller.admission import Judge
+from controller.admission.local import LocalLookup, namespaces
+from controller.admission.registration import Registration, webhooks
+from controller.admission.webhook import PATH, Reviewer, admission_routes
 from controller.agentlink.callbacks import callback_routes, load_secret
 from controller.agentlink.link import AgentsClient
 from controller.agentlink.transport import Limits
@@ -72,7 +76,10 @@ async def _compose(
     api = await Api.connect(settings.kubeconfig, settings.context)
     stack.push_async_callback(api.close)
     core = Core(settings, registry, api, identity, SystemClock(), on_synced=_settle_memory)
-    agents = await _serve(settings, core, certificates(settings), stack)
+    certified = certificates(settings)
+    agents = await _serve(settings, core, certified, stack)
+    if settings.admission != "off":
+        core.duties["admission"] = _registration(core, agents.callback_base, certified[0]).run
     ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
     stack.push_async_callback(ledger.close)
     core.equip(agents=agents, ledger=ledger, flows=flows)
@@ -88,7 +95,8 @@ async def _compose(
 async def _serve(
     settings: Settings, core: Core, certified: tuple[Path, CertPair], stack: AsyncExitStack
 ) -> AgentsClient:
-    """Start the HTTPS server (probes, metrics, callbacks); returns the client it calls back."""
+    """Start the HTTPS server (probes, metrics, callbacks, admission); returns the client that is
+    called back."""
     ca, pair = certified
     secret = _secret(settings.data_dir)
     agents = AgentsClient(
@@ -103,6 +111,8 @@ async def _serve(
     application = web.Application()
     add_probes(application, core.ready)
     application.add_routes(callback_routes(agents, core.wake, secret))
+    if settings.admission == "on":
+        application.add_routes(admission_routes(_reviewer(core)))
     server = await serve(
         application,
         settings.controller_host,
@@ -114,6 +124,23 @@ async def _serve(
     host = settings.callback_host
     agents.callback_base = f"https://{f'[{host}]' if ':' in host else host}:{server.port}"
     return agents
+
+
+def _reviewer(core: Core) -> Reviewer:
+    """Judges from the store; what it would refuse, it compares with the API server first."""
+
+    def lookup() -> LocalLookup:
+        return LocalLookup(core.store, lambda: core.synced, namespaces(core.api))
+
+    return Reviewer(Judge(core.registry.models), lookup, core.comparison.compare)
+
+
+def _registration(core: Core, base: str, ca: Path) -> Registration:
+    """``base``: our URL as others reach us."""
+    models = core.registry.models.values()
+    asked = core.settings.admission == "on"
+    wanted = webhooks(f"{base}{PATH}", ca.read_bytes(), models) if asked else None
+    return Registration(core.api, wanted, lambda: core.member.leading)
 
 
 def _secret(directory: Path) -> bytes:

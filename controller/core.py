@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from controller.agentlink.client import Agents
 from controller.client import Api
@@ -42,7 +42,9 @@ LONGEST_PAUSE = 5.0
 
 @dataclass
 class Core:
-    """Make it within the loop, ``equip`` it, ``run`` it. ``on_synced``: once all is loaded."""
+    """Make it within the loop, ``equip`` it, ``run`` it. ``on_synced``: once all is loaded.
+
+    ``duties``: what else is done, by name, from then until the end; each runs for ever."""
 
     settings: Settings
     registry: Registry
@@ -51,6 +53,7 @@ class Core:
     clock: Clock
     on_synced: Callable[[], None] = lambda: None
     member: SingleMember = field(default_factory=SingleMember)
+    duties: dict[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
     synced: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -131,6 +134,7 @@ class Core:
             "comparison": self.comparison.run(),
             "events": self.events.run(),
             "resync": self._resync(),
+            **{name: duty() for name, duty in self.duties.items()},
         }
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(part, name=name) for name, part in parts.items()]

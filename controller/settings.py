@@ -43,7 +43,12 @@ class Settings(BaseModel):
     controller_host: str = "127.0.0.1"
     controller_port: Port = 7071
     advertise_address: str | None = Field(
-        default=None, description="What agents call back to; absent: controller_host."
+        default=None, description="What agents (and API servers) call; absent: controller_host."
+    )
+    admission: Literal["on", "off", "remove"] = Field(
+        default="off",
+        description="on: have the API server ask this controller before it stores objects of our "
+        "kinds, at advertise_address; remove: end that; off: leave it as it is.",
     )
     agent_port: Port = 7070
     ping_interval: Seconds = 10.0

@@ -1,8 +1,9 @@
 """May this be stored? What a schema cannot say, asked before a write is kept.
 
 One judge, ``judge.Judge``, serves the embedded API server in process (it is a
-``controller.apiserver.admission.Admission``) and, through ``webhook.py``, any other cluster. It
-reads and never writes::
+``controller.apiserver.admission.Admission``). Any other cluster asks the controller:
+``registration.py`` has it ask, ``webhook.py`` answers, with what the store has (``local.py``).
+The judge reads and never writes::
 
     CREATE, UPDATE   parse the spec with its pydantic model        parse.py
                      compare it with what it refers to             checks.py

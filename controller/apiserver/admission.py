@@ -1,8 +1,8 @@
 """The seam between the API server and whoever judges what may be stored.
 
 The server validates an object against its schema first and then asks one ``Admission``, in
-process. The same judge can stand behind a validating webhook on another cluster: ``Request``
-holds what an ``admission.k8s.io/v1`` AdmissionReview holds.
+process. On another cluster the same judge stands behind a validating webhook: ``Request`` holds
+what an ``admission.k8s.io/v1`` AdmissionReview holds, and ``refusal`` is the answer of both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from controller.apiserver import errors
 
 Operation = Literal["CREATE", "UPDATE", "DELETE"]
 Object = Mapping[str, Any]
@@ -84,3 +86,12 @@ class Admission(Protocol):
     """
 
     async def __call__(self, request: Request) -> Sequence[Violation]: ...
+
+
+def refusal(request: Request, violations: Sequence[Violation]) -> errors.ApiError:
+    """What the client is told: 422 with every field, or 403 where no field is to blame."""
+    if not any(found.field for found in violations):
+        why = "; ".join(found.message for found in violations)
+        return errors.forbidden(request.group, request.resource, request.name, why)
+    causes = [errors.cause(v.reason, v.field or "metadata", v.message) for v in violations]
+    return errors.invalid_object(request.group, request.kind, request.name, causes)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from common.logs import bind
 from controller.apiserver import admission, decoding, errors, meta, strategies
 from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
@@ -309,7 +310,7 @@ class Registry:
         )  # fmt: skip
         violations = await self._ask(request)
         if violations:
-            raise _refused(resource, metadata["name"], violations)
+            raise admission.refusal(request, violations)
 
     async def _ask(self, request: admission.Request) -> Sequence[admission.Violation]:
         assert self._judge is not None
@@ -319,17 +320,9 @@ class Registry:
         except TimeoutError:
             raise errors.internal("admission did not answer in time; try again") from None
         except Exception:
-            _log.exception("admission failed", extra={"kind": request.kind, "name": request.name})
+            with bind(kind=request.kind, namespace=request.namespace, name=request.name):
+                _log.exception("admission failed")
             raise errors.internal("admission failed; the server's log has the reason") from None
-
-
-def _refused(resource: Resource, name: str, violations: Sequence[admission.Violation]) -> ApiError:
-    fields = [v for v in violations if v.field]
-    if not fields:
-        why = "; ".join(v.message for v in violations)
-        return errors.forbidden(resource.group, resource.plural, name, why)
-    causes = [errors.cause(v.reason, v.field or "metadata", v.message) for v in violations]
-    return errors.invalid_object(resource.group, resource.kind, name, causes)
 
 
 def _match_namespace(metadata: Wire, namespace: str) -> None:

@@ -120,7 +120,14 @@ def run(
         int | None, typer.Option(min=0, max=65535, help="Callbacks and metrics. Default: 7071.")
     ] = None,
     advertise_address: Annotated[
-        str | None, typer.Option(help="Where agents call back to. Default: 127.0.0.1.")
+        str | None, typer.Option(help="Where we are called (by agents). Default: 127.0.0.1.")
+    ] = None,
+    admission: Annotated[
+        str | None,
+        typer.Option(
+            help="on: the cluster asks this controller, at the advertised address, before it "
+            "stores objects of our kinds. remove: it asks no more. Default: off, as it is."
+        ),
     ] = None,
     agent_port: Annotated[
         int | None,
@@ -145,6 +152,7 @@ def run(
         database_url=database,
         controller_port=controller_port,
         advertise_address=advertise_address,
+        admission=admission,
         agent_port=agent_port,
         log_level=log_level.upper() if log_level else None,
         log_style=log_style,
