@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -68,13 +67,12 @@ def test_a_vm_waits_for_its_image_and_goes_on_at_once(site: Cloud) -> None:
     image = next(doc for doc in quickstart() if doc["kind"] == "Image")
     site.apply({**image, "metadata": {"name": "later"}})
     site.wait_state("Image", "later", "Ready")
-    became_ready = time.monotonic()
 
     def started() -> bool:
         return site.state("VirtualMachine", "early") not in ("", "Created")
 
+    # It is woken: everything is looked at anew only every ten minutes.
     wait_for("the VM to go on", started, seconds=5)
-    assert time.monotonic() - became_ready < 2  # within a second, and a poll's worth of slack
     site.wait_state("VirtualMachine", "early", "Running")
     site.kubectl("delete", "vm", "early", "--timeout=30s")
     site.kubectl("delete", "image", "later", "--timeout=30s")

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,10 +118,8 @@ def test_data_survive_down_and_up_and_are_not_applied_over(tmp_path: Path) -> No
         assert "Stopped" in stopped.stdout
         assert state.running(mine.layout) is None
 
-        began = time.monotonic()
         again = mine.up()
         assert again.returncode == 0, again.stderr
-        assert time.monotonic() - began < 30  # 10 s on a quiet machine
         kept = mine.get("VirtualMachine", "web-1")
         assert kept["metadata"]["uid"] == machine["metadata"]["uid"]
         assert kept["status"]["ip"] == machine["status"]["ip"]
