@@ -18,7 +18,7 @@ from crds import kinds
 
 CONNECTIONS = 32
 WAIT_SECONDS = 300.0
-WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+WRITES = {"CREATE", "UPDATE", "PATCH", "DELETE"}
 MACHINES = collection(kinds()["VirtualMachine"], "default")
 
 

@@ -96,7 +96,7 @@ def callback_routes(
             raise web.HTTPBadRequest(text="the body is no reply for this operation")
         outcome = client.deliver(identity, ticket, reply)
         CALLBACKS.labels(outcome).inc()
-        if outcome != "duplicate":
+        if outcome not in ("awaited", "duplicate"):
             wake(ticket.owner)
         return web.Response(status=204)
 

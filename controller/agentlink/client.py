@@ -35,7 +35,8 @@ class Agents(Protocol):
     ) -> W:
         """Make the agent do ``action`` on ``resource`` (a uid), once per ``operation`` id.
 
-        Never waits for the work: raises OperationPending until the agent is done; then the
+        Waits for the work for a moment at most (a quarter of a second after it was submitted):
+        raises OperationPending if the agent is not done by then; once it is, the
         callback (or, should it be lost, a read-back) wakes ``owner``, whose next call with the
         same id gets the result. Raises AgentFailed if the work failed, AgentUnreachable if the
         agent cannot be asked. After AgentFailed the same id runs the work anew.

@@ -8,7 +8,7 @@ import random
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -45,7 +45,7 @@ _MANY_MAILBOXES = 1024
 @dataclass
 class _Work:
     """An operation that we know the agent has, or are just sending. ``look_at``: loop time of the
-    next read-back, in case its callback is lost."""
+    next read-back, in case its callback is lost. ``awaited``: how many wait for it right now."""
 
     ticket: Ticket
     action: str
@@ -53,6 +53,8 @@ class _Work:
     look_at: float
     pause: float
     reply: OperationReply | None = None
+    awaited: int = 0
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AgentsClient:
@@ -107,6 +109,8 @@ class AgentsClient:
                 args=args.model_dump(mode="json", by_alias=True),
             )  # fmt: skip
             work = await self._submit(endpoint, key, command, owner)
+        if work.reply is None:
+            await self._a_moment(work)
         if key in self._known:  # used last: forgotten last
             self._known.move_to_end(key)
         return self._result(endpoint, key, work, result)
@@ -137,7 +141,22 @@ class AgentsClient:
             work.look_at = self._now()
             return "stale"
         self._finish(work, reply)
-        return "delivered"
+        return "awaited" if work.awaited else "delivered"
+
+    async def _a_moment(self, work: _Work) -> None:
+        """Wait for an operation that may end within milliseconds of its submission, as most do:
+        that spares its owner a look and a status that would be out of date at once."""
+        left = work.since + self._limits.patience - self._now()
+        if left <= 0:
+            return
+        work.awaited += 1
+        try:
+            async with asyncio.timeout(left):
+                await work.ended.wait()
+        except TimeoutError:
+            pass
+        finally:
+            work.awaited -= 1
 
     async def _submit(
         self, endpoint: Endpoint, key: tuple[str, str], command: Operation, owner: Key
@@ -262,6 +281,7 @@ class AgentsClient:
 
     def _finish(self, work: _Work, reply: OperationReply) -> None:
         work.reply = reply
+        work.ended.set()
         CALLS.labels(work.action, reply.state.lower()).inc()
         OPERATION_SECONDS.labels(work.action).observe(self._now() - work.since)
 

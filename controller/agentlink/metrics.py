@@ -24,4 +24,4 @@ BATCH = Histogram(
     "kumulus_agent_batch_operations", "Operations in one POST", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 CALLBACKS = Counter("kumulus_agent_callbacks_total", "Callbacks of agents", ["outcome"])
-"""Outcomes: delivered, duplicate, unknown, stale, refused."""
+"""Outcomes: delivered, awaited, duplicate, unknown, stale, refused."""

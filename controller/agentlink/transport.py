@@ -43,6 +43,8 @@ class Limits:
     batch: int = 64
     batch_window: float = 0.002
     waiting_per_agent: int = 1024
+    patience: float = 0.25
+    """How long ``run`` waits for a new operation before it reports it as pending."""
     first_look: float = 2.0
     longest_look: float = 30.0
     remembered: int = 50_000

@@ -20,6 +20,9 @@ from crds.base import parse_quantity
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.virtual_machine import VirtualMachine
 
+AT_ONCE = 0.001
+"""Seconds: as soon as the status is written."""
+
 
 class Start(Step):
     name = "start"
@@ -27,6 +30,7 @@ class Start(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = _here(vm, ctx)
+        _written_first(scope)
         started = await on_host(scope, host, "vm.start", _vm_args(vm, host, ctx), VmResult)
         vm.status.state = "Paused" if started.state == "Paused" else "Running"
         devices = disk_devices(vm.status.disks)
@@ -101,6 +105,7 @@ class Reboot(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = _here(vm, ctx)
+        _written_first(scope)
         done = await on_host(scope, host, "vm.reboot", VmRebootArgs(), VmResult)
         _keep(vm, host, done, ctx)
         vm.status.restarted_at = vm.spec.restarted_at
@@ -127,6 +132,18 @@ class Resume(Step):
         done = await on_host(scope, host, "vm.resume", Empty(), VmResult)
         _keep(vm, host, done, ctx)
         ctx.events.normal(vm, "Resumed", f"on host {host.name}")
+
+
+def _written_first(scope: Scope[VirtualMachine]) -> None:
+    """Raise Waiting, for the status to be written, unless the API says already where the VM is
+    and in which run: a guest must not run where nobody looks for it, nor be rebooted twice,
+    because the controller was killed here."""
+    vm = scope.obj
+    written = scope.ctx.store.get("VirtualMachine", vm.name, vm.metadata.namespace or "")
+    run = written.status.workflow if written is not None else None
+    known = run is not None and run.run_id == scope.run_id
+    if not known or written.status.host_ref != vm.status.host_ref:
+        raise Waiting("its host is written down first", reason="Recording", retry_after=AT_ONCE)
 
 
 def _here(vm: VirtualMachine, ctx: Context) -> Host:

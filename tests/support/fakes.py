@@ -205,7 +205,10 @@ class _Operation:
 
 
 class FakeAgents:
-    """Agents whose operations take ``delay`` seconds. Each execution is in ``executed``."""
+    """Agents whose operations take ``delay`` seconds. Each execution is in ``executed``. New ones
+    are waited for ``patience`` seconds, as the agent link does it."""
+
+    patience = 0.0
 
     def __init__(self, wake: Callable[[Key], None], delay: float = 0.05) -> None:
         self._wake, self.delay = wake, delay
@@ -239,6 +242,8 @@ class FakeAgents:
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+            if self.patience:
+                await asyncio.wait([task], timeout=self.patience)
         if known.pending:
             raise OperationPending(f"{endpoint.name} is at work on {action}")
         if known.error is not None:

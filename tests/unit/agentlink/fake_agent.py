@@ -33,7 +33,7 @@ from controller.keys import Key
 
 SECRET = b"s" * 32
 OWNER = Key("VirtualMachine", "default", "vm-1")
-QUICK = Limits(connect=1, request=0.5, ping=0.2, first_look=0.05, longest_look=0.2)
+QUICK = Limits(connect=1, request=0.5, ping=0.2, patience=0, first_look=0.05, longest_look=0.2)
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse | None]]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +344,23 @@ async def test_closing_ends_what_waits(world: Cloud) -> None:
     await client.close()
     await asyncio.wait([task], timeout=1)
     assert task.cancelled()
+
+
+async def test_a_quick_operation_is_waited_for(world: Cloud) -> None:
+    """Its owner gets the result in the look that asked for it, and is not woken for another."""
+    world.connect(replace(QUICK, patience=5))
+    starting = asyncio.create_task(_start(world.client, world.agent.endpoint()))
+    await until(lambda: "r1.start" in world.agent.callbacks)
+    assert await world.agent.call_back(_done()) == 204
+    assert (await starting).state == "Running"
+    assert world.woken == []
+
+
+async def test_a_slow_operation_is_waited_for_only_once(world: Cloud) -> None:
+    world.connect(replace(QUICK, patience=0.1, first_look=10))
+    await _pending(world)
+    began = time.monotonic()
+    await _pending(world)
+    assert time.monotonic() - began < 0.1
+    assert await world.agent.call_back(_done()) == 204
+    assert world.woken == [OWNER]

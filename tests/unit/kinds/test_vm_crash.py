@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from controller.workflow.observers import StepEvent
-from tests.support.fakes import Fault
+from tests.support.fakes import FakeAgents, Fault
 from tests.unit.kinds.world import World, cloud, running_vm, vm_spec
 
 pytestmark = pytest.mark.looptime
@@ -19,6 +19,12 @@ CREATE = [
 STOP = ["stop", "release-networks", "release-host"]
 DESTROY = ["destroy", "release-networks", "release-host", "release-nics", "delete-volumes"]
 WHEN = ["before", "after"]
+
+
+@pytest.fixture(autouse=True, params=[0.0, 1.0], ids=["pending", "awaited"])
+def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations end after the pass that began them, or within it."""
+    monkeypatch.setattr(FakeAgents, "patience", request.param)
 
 
 class Killer:

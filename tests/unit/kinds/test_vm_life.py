@@ -172,3 +172,29 @@ async def test_when_no_host_has_room_it_says_why_and_starts_once_there_is() -> N
         assert "host-1: memory 73Gi short; host-2: memory 73Gi short" in ready.message
         await world.delete("VirtualMachine", "one")
         await world.until(lambda: world.vm("three").status.state == "Running", seconds=8)
+
+
+async def test_a_guest_starts_and_reboots_only_after_that_was_written_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with cloud(1) as world:
+        machine = world.agents.agents["host-1"].machine
+        written: list[tuple[str | None, str]] = []
+
+        def note() -> None:
+            status = world.vm().status
+            flow = status.workflow.name if status.workflow else ""
+            written.append((status.host_ref and status.host_ref.name, flow))
+
+        start, reboot = machine.vm_start, machine.vm_reboot
+        world.agents.patience = 1
+        monkeypatch.setattr(machine, "vm_start", lambda *a: note() or start(*a))
+        monkeypatch.setattr(machine, "vm_reboot", lambda *a: note() or reboot(*a))
+        await running_vm(world, nics=[])
+        await world.change("VirtualMachine", "vm", powerState="Stopped")
+        await world.until(lambda: world.vm().status.state == "Stopped")
+        await world.change("VirtualMachine", "vm", powerState="Running")
+        await world.until(lambda: world.vm().status.state == "Running")
+        await world.change("VirtualMachine", "vm", restartedAt="2030-01-01T00:00:00Z")
+        await world.until(lambda: world.vm().status.restarted_at is not None)
+        assert written == [("host-1", flow) for flow in ("vm-create", "vm-start", "vm-reboot")]
