@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from tests.unit.kinds.world import GI, cloud, running_vm, vm_spec
@@ -181,15 +184,18 @@ async def test_a_guest_starts_and_reboots_only_after_that_was_written_down(
         machine = world.agents.agents["host-1"].machine
         written: list[tuple[str | None, str]] = []
 
-        def note() -> None:
-            status = world.vm().status
-            flow = status.workflow.name if status.workflow else ""
-            written.append((status.host_ref and status.host_ref.name, flow))
+        def noting(work: Callable[..., Any]) -> Callable[..., Any]:
+            def note(*args: Any) -> Any:
+                status = world.vm().status
+                flow = status.workflow.name if status.workflow else ""
+                written.append((status.host_ref.name if status.host_ref else None, flow))
+                return work(*args)
 
-        start, reboot = machine.vm_start, machine.vm_reboot
+            return note
+
         world.agents.patience = 1
-        monkeypatch.setattr(machine, "vm_start", lambda *a: note() or start(*a))
-        monkeypatch.setattr(machine, "vm_reboot", lambda *a: note() or reboot(*a))
+        monkeypatch.setattr(machine, "vm_start", noting(machine.vm_start))
+        monkeypatch.setattr(machine, "vm_reboot", noting(machine.vm_reboot))
         await running_vm(world, nics=[])
         await world.change("VirtualMachine", "vm", powerState="Stopped")
         await world.until(lambda: world.vm().status.state == "Stopped")
