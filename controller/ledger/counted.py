@@ -30,6 +30,11 @@ _ADD = insert(amounts).values(scope=_scope, owner=_owner, resource=_resource, am
 _CHANGE = update(amounts).where(_part).values(amount=_number)
 _DROP_PART = delete(amounts).where(_part)
 _DROP = delete(amounts).where(_claim)
+_POOLS = (
+    select(pools.c.scope, pools.c.resource, pools.c.capacity, pools.c.used)
+    .where(pools.c.scope >= bindparam("low"), pools.c.scope < bindparam("high"))
+    .order_by(pools.c.scope, pools.c.resource)
+)
 
 
 def set_pool(c: Connection, scope: str, capacity: Mapping[str, int]) -> None:
@@ -49,11 +54,7 @@ def drop_pool(c: Connection, scope: str) -> None:
 
 def list_pools(c: Connection, low: str, high: str) -> list[Pool]:
     """Pools with low <= scope < high, by scope."""
-    rows = c.execute(
-        select(pools.c.scope, pools.c.resource, pools.c.capacity, pools.c.used)
-        .where(pools.c.scope >= low, pools.c.scope < high)
-        .order_by(pools.c.scope, pools.c.resource)
-    ).all()
+    rows = c.execute(_POOLS, {"low": low, "high": high}).all()
     found = []
     for scope, group in groupby(rows, key=lambda row: str(row[0])):
         members = list(group)

@@ -4,6 +4,9 @@ Every call is one short transaction on a worker thread: one writer thread for SQ
 writer anyway), a small pool for MariaDB. A transaction that lost a race (unique key, deadlock,
 lock wait) runs again, from its start, with jitter, for PATIENCE seconds; so it must have no effect
 but its own writes.
+
+SQLite's writes wait for the disk at each commit. So what has come meanwhile is committed together,
+and nobody hears of success before that. If one of a group fails, each runs again on its own.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -31,6 +35,8 @@ LOCK_SECONDS = 3
 THREADS = 8
 MAX_WAITING = 1024
 """Calls that may queue for a thread; beyond that the caller waits before it queues."""
+GROUP = 64
+"""Writes to SQLite that are committed together at most."""
 
 _RACES = {1020, 1062, 1205, 1213}
 """MariaDB: changed since read, duplicate key, lock wait timeout, deadlock."""
@@ -51,14 +57,22 @@ class Database:
         self._writers = ThreadPoolExecutor(1 if self.sqlite else THREADS, "ledger-write")
         self._readers = ThreadPoolExecutor(2, "ledger-read") if self.sqlite else self._writers
         self._room = asyncio.Semaphore(MAX_WAITING)
+        self._group: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """One transaction. Raises what ``work`` raises (it is then undone), or Transient."""
-        return await self._call(self._writers, self._engine, work)
+        async with self._room:
+            if not self.sqlite:
+                return await _to_its_end(self._writers.submit(self._transact, self._engine, work))
+            future: Future[T] = Future()
+            self._group.append((work, future))
+            self._writers.submit(self._write_group)
+            return await _to_its_end(future)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """One transaction that changes nothing."""
-        return await self._call(self._readers, self._reading, work)
+        async with self._room:
+            return await _to_its_end(self._readers.submit(self._transact, self._reading, work))
 
     async def close(self) -> None:
         """Finish what is queued and disconnect."""
@@ -66,12 +80,30 @@ class Database:
             await asyncio.to_thread(executor.shutdown)
         self._engine.dispose()
 
-    async def _call(
-        self, executor: ThreadPoolExecutor, engine: Engine, work: Callable[[Connection], T]
-    ) -> T:
-        async with self._room:
-            future = executor.submit(self._transact, engine, work)
-            return await _to_its_end(future)
+    def _write_group(self) -> None:
+        """Take and do what waits: perhaps nothing, when the one before has taken it all."""
+        group = []
+        while self._group and len(group) < GROUP:
+            work, future = self._group.popleft()
+            if future.set_running_or_notify_cancel():
+                group.append((work, future))
+        if not group:
+            return
+        try:
+            with self._engine.begin() as connection:
+                results = [work(connection) for work, _ in group]
+        except Exception:
+            for work, future in group:
+                self._write_alone(work, future)
+        else:
+            for (_, future), result in zip(group, results, strict=True):
+                future.set_result(result)
+
+    def _write_alone(self, work: Callable[[Connection], T], future: Future[T]) -> None:
+        try:
+            future.set_result(self._transact(self._engine, work))
+        except BaseException as error:
+            future.set_exception(error)
 
     def _transact(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         deadline = time.monotonic() + self._patience

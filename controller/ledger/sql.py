@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, Table, bindparam, select
 
 from controller.ledger import counted, unique
 from controller.ledger.base import Claim, Pool
 from controller.ledger.database import PATIENCE, Database
 from controller.ledger.schema import NAME_LENGTH, addresses, amounts, migrate, names
+from controller.ledger.shared import Shared
 
 _BEYOND = "\x7f"
 """Greater than every character of a name: the end of the scopes that start with a prefix."""
 _LIMIT = 2**63
+
+# Statements are built once: building one costs more than running it.
+_owner: BindParameter[str] = bindparam("o")
+_low: BindParameter[str] = bindparam("low")
+_high: BindParameter[str] = bindparam("high")
+
+
+def _mine(table: Table) -> Select[Any]:
+    """The owner's scopes, locked, in order: concurrent releases do not wait for each other in
+    turn."""
+    chosen = select(table.c.scope).where(table.c.owner == _owner, *_within(table))
+    return chosen.order_by(table.c.scope).with_for_update()
+
+
+def _within(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return table.c.scope >= _low, table.c.scope < _high
+
+
+_RELEASES = (
+    (_mine(addresses), unique.release_address),
+    (_mine(names), unique.release_value),
+    (_mine(amounts), counted.release_amounts),
+)
 
 
 class SqlLedger:
@@ -27,6 +52,7 @@ class SqlLedger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._pools: Shared[str, Sequence[Pool]] = Shared(self._read_pools)
 
     @classmethod
     async def open(cls, url: str, *, patience: float = PATIENCE) -> SqlLedger:
@@ -81,6 +107,9 @@ class SqlLedger:
 
     async def pools(self, prefix: str) -> Sequence[Pool]:
         _check(prefix=prefix)
+        return await self._pools.get(prefix)
+
+    async def _read_pools(self, prefix: str) -> Sequence[Pool]:
         return await self._database.read(lambda c: counted.list_pools(c, prefix, prefix + _BEYOND))
 
     async def claim_amounts(self, scope: str, owner: str, amounts: Mapping[str, int]) -> None:
@@ -113,15 +142,10 @@ def _amounts(amounts: Mapping[str, int]) -> None:
 
 
 def _release(c: Connection, owner: str, prefix: str) -> int:
-    """Scopes are taken in order, so that concurrent releases do not wait for each other in turn."""
     released = 0
-    for table, drop in (
-        (addresses, unique.release_address),
-        (names, unique.release_value),
-        (amounts, counted.release_amounts),
-    ):
-        mine = select(table.c.scope).where(*_where(table, owner, prefix)).order_by(table.c.scope)
-        scopes = dict.fromkeys(c.scalars(mine.with_for_update()))
+    for mine, drop in _RELEASES:
+        row = {"o": owner, "low": prefix, "high": prefix + _BEYOND}
+        scopes = dict.fromkeys(c.scalars(mine, row))
         for scope in scopes:
             drop(c, scope, owner)
         released += len(scopes)
