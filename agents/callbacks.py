@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 PERMANENT = frozenset({400, 401, 403, 404, 405, 410, 413, 415, 422})
 """Answers that another attempt would get too."""
 
+PER_AGENT = 2
+"""Connections of one agent: operations end in bursts, and a TLS handshake for each callback would
+cost more than waiting for the one before."""
+
 
 @dataclass(frozen=True)
 class CallbackPolicy:
@@ -165,7 +169,9 @@ class HttpsPost:
 
     async def __call__(self, agent: AgentId, url: str, body: bytes) -> int:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=30)
+            connector = aiohttp.TCPConnector(
+                limit=self._connections, limit_per_host=PER_AGENT, keepalive_timeout=30
+            )
             self._session = aiohttp.ClientSession(connector=connector)
         async with self._session.post(
             url,

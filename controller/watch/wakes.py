@@ -13,7 +13,7 @@ from controller.watch.store import Changed, ObjectStore
 log = logging.getLogger(__name__)
 
 CROWD = 8
-"""A parent with more children than this is not woken by each one that goes."""
+"""What more objects than this refer to is not woken by each one of them that changes."""
 CROWD_DELAY = 0.25
 """Seconds in which the changes of a crowd are collected."""
 
@@ -47,14 +47,14 @@ class Waker:
             for key in (*self._store.dependents(changed.key), *changed.owners):
                 self._queues.add(key)
         for key in self._watching(changed):
-            self._queues.add(key)
+            self._wake_shared(key)
         for target in changed.targets:
             # Who no longer uses something may have blocked the deletion of what is above that.
             for key in self._store.line(target) if changed.moved else (target,):
                 if self._store.deleting(key):
-                    self._wake_parent(key)
+                    self._wake_shared(key)
 
-    def _wake_parent(self, key: Key) -> None:
+    def _wake_shared(self, key: Key) -> None:
         if len(self._store.dependents(key)) > CROWD:
             self._queues.add_after(key, CROWD_DELAY)
         else:
@@ -65,11 +65,10 @@ class Waker:
         watchers = self._watchers.get(changed.key.kind)
         if not watchers:
             return
-        entries = [changed.new]
-        if changed.moved or changed.new is None:
-            entries.append(changed.old)
-        for entry in entries:
-            obj = self._store.parse(changed.key.kind, entry) if entry is not None else None
+        objects = [self._store.share(changed.key)]
+        if changed.old is not None and (changed.moved or changed.new is None):
+            objects.append(self._store.parse(changed.key.kind, changed.old))
+        for obj in objects:
             for keys in watchers if obj is not None else ():
                 try:
                     yield from dict.fromkeys(keys(obj, self._store))
