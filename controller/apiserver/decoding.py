@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -205,5 +206,15 @@ def present_wire(resource: Resource, wire: Wire) -> Wire:
 def store_wire(resource: Resource, wire: Wire) -> Wire:
     """The object in the version that it is stored in."""
     found = resource.taken(wire) if resource.taken is not None else dict(wire)
+    if resource.kept is not None:
+        found = _fitted(resource.kept, found)
     found["apiVersion"] = resource.stored_as
     return found
+
+
+def _fitted(schema: structural.Node, wire: Wire) -> Wire:
+    """What the version that is stored makes of the object: pruned and with its defaults."""
+    bare = copy.deepcopy({key: value for key, value in wire.items() if key not in _TOP})
+    structural.prune(schema, bare, "", [])
+    structural.default(schema, bare)
+    return {**{key: value for key, value in wire.items() if key in _TOP}, **bare}

@@ -13,6 +13,7 @@ from controller.apiserver.errors import FieldError
 from controller.apiserver.listing import ListOptions
 from controller.apiserver.registry import DeleteOptions, WriteOptions
 from controller.apiserver.selectors import Selection, parse_fields, parse_labels
+from controller.apiserver.shards import parse_shards
 from controller.apiserver.streams import WatchOptions
 
 Query = Mapping[str, str]
@@ -122,6 +123,7 @@ def _selection(resource: Resource, query: Query) -> Selection:
     return Selection(
         parse_labels(query.get("labelSelector", "")),
         parse_fields(query.get("fieldSelector", ""), resource.fields),
+        parse_shards(query.get("shardSelector", "")),
     )
 
 

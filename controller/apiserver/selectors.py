@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.apiserver import errors
+from controller.apiserver.shards import ShardSelector
 
 _TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
@@ -281,17 +282,22 @@ def labels_of(wire: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a request is about: both selectors together."""
+    """What a request is about: all selectors together."""
 
     labels: LabelSelector = LabelSelector()
     fields: FieldSelector = FieldSelector()
+    shards: ShardSelector | None = None
 
     @property
     def everything(self) -> bool:
-        return not self.labels.requirements and not self.fields.requirements
+        return not self.labels.requirements and not self.fields.requirements and self.shards is None
 
     def matches(self, wire: Mapping[str, Any]) -> bool:
-        return self.labels.matches(labels_of(wire)) and self.fields.matches(wire)
+        return (
+            self.labels.matches(labels_of(wire))
+            and self.fields.matches(wire)
+            and (self.shards is None or self.shards.matches(wire))
+        )
 
 
 EVERYTHING = Selection()
