@@ -189,6 +189,8 @@ def present(resource: Resource, body: bytes) -> bytes:
     """A stored object in the version of ``resource``."""
     if resource.shown is not None:
         return orjson.dumps(resource.shown(orjson.loads(body)))
+    if resource.kept is not None:
+        return orjson.dumps(present_wire(resource, orjson.loads(body)))
     prefix = b'{"apiVersion":"' + resource.api_version.encode() + b'",'
     if body.startswith(prefix):
         return body
@@ -196,9 +198,11 @@ def present(resource: Resource, body: bytes) -> bytes:
 
 
 def present_wire(resource: Resource, wire: Wire) -> Wire:
-    """As ``present``, for a parsed object."""
+    """As ``present``, for a parsed object, which becomes the answer."""
     if resource.shown is not None:
         return resource.shown(wire)
+    if resource.kept is not None:
+        wire = _pruned(resource.schema, wire)
     wire["apiVersion"] = resource.api_version
     return wire
 
@@ -214,7 +218,15 @@ def store_wire(resource: Resource, wire: Wire) -> Wire:
 
 def _fitted(schema: structural.Node, wire: Wire) -> Wire:
     """What the version that is stored makes of the object: pruned and with its defaults."""
+    found = _pruned(schema, wire)
+    bare = {key: value for key, value in found.items() if key not in _TOP}
+    structural.default(schema, bare)
+    return {**found, **bare}
+
+
+def _pruned(schema: structural.Node, wire: Wire) -> Wire:
+    """A copy without what ``schema`` does not know."""
     bare = copy.deepcopy({key: value for key, value in wire.items() if key not in _TOP})
     structural.prune(schema, bare, "", [])
-    structural.default(schema, bare)
-    return {**{key: value for key, value in wire.items() if key in _TOP}, **bare}
+    top = {key: value for key, value in wire.items() if key in _TOP}
+    return {"apiVersion": "", **top, **bare}

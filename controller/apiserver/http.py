@@ -326,6 +326,8 @@ def _found(wire: Mapping[str, Any] | None) -> web.Response | None:
 
 def _status(error: ApiError) -> web.Response:
     response = _json(error.status(), status=error.code)
+    for warning in error.warnings:
+        response.headers.add("Warning", _warning(warning))
     if error.code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if retry := error.details.get("retryAfterSeconds"):

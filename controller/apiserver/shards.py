@@ -31,7 +31,7 @@ def fnv1a_64(text: str) -> int:
 
 @dataclass(frozen=True)
 class ShardSelector:
-    """``text`` is the selector as it was asked. ``bounds``: disjoint ranges, start, end, start, …"""
+    """``text`` is what was asked. ``bounds``: of disjoint ranges, start, end, start, end, …"""
 
     text: str
     field: str

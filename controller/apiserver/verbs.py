@@ -125,7 +125,10 @@ class Verbs:
             raise errors.method_not_allowed()
         wanted = options.write_options(call.query, call.user, "CreateOptions")
         decoded = _decode(call.resource, body, media, wanted.validation)
-        outcome = await self._registry.create(call.resource, call.namespace, decoded.wire, wanted)
+        with errors.warned(decoded.oddities):
+            outcome = await self._registry.create(
+                call.resource, call.namespace, decoded.wire, wanted
+            )
         return self._one(call, outcome.body, 201, decoded.oddities)
 
     async def update(self, call: Call, body: bytes, media: str) -> Answer:
@@ -139,17 +142,19 @@ class Verbs:
         given.setdefault("name", call.name)
         version = given.get("resourceVersion")
 
-        def mutate(_: Wire) -> Wire:
+        def mutate(old: Wire) -> Wire:
+            _check_uid(call, given, old)
             # Anew at each try: the registry fills it in.
             wire = {**decoded.wire, "metadata": dict(given)}
             if version:
                 wire["metadata"]["resourceVersion"] = version
             return wire
 
-        outcome = await self._registry.update(
-            call.resource, call.namespace, call.name, mutate, wanted,
-            subresource=call.subresource, conditional=call.resource.custom,
-        )  # fmt: skip
+        with errors.warned(decoded.oddities):
+            outcome = await self._registry.update(
+                call.resource, call.namespace, call.name, mutate, wanted,
+                subresource=call.subresource, conditional=call.resource.custom,
+            )  # fmt: skip
         return self._one(call, outcome.body, warnings=decoded.oddities)
 
     async def patch(self, call: Call, body: bytes, media: str) -> Answer:
@@ -159,24 +164,33 @@ class Verbs:
         if media not in accepted:
             raise errors.unsupported_media((*accepted, patches.APPLY_PATCH))
         wanted = options.write_options(call.query, call.user, "PatchOptions")
-        patch = _parse_patch(body)
+        patch = self._parse_patch(call, body)
         if call.subresource == "scale":
             return await self._patch_scale(call, media, patch, wanted)
-        oddities: list[str] = []
+        warnings: list[str] = []
 
         def mutate(wire: Wire) -> Wire:
             new = _apply(call.resource, media, wire, patch)
             decoding.check_type(call.resource, new)
-            oddities[:] = decoding.shape(call.resource, new)
+            oddities = decoding.shape(call.resource, new)
+            warnings[:] = oddities if wanted.validation == "Warn" else []
             if wanted.validation == "Strict" and oddities:
                 raise _strict(new, oddities)
             return new
 
-        outcome = await self._registry.update(
-            call.resource, call.namespace, call.name, mutate, wanted, subresource=call.subresource
-        )
-        warnings = oddities if wanted.validation == "Warn" else []
+        with errors.warned(warnings):
+            outcome = await self._registry.update(
+                call.resource, call.namespace, call.name, mutate, wanted,
+                subresource=call.subresource,
+            )  # fmt: skip
         return self._one(call, outcome.body, warnings=warnings)
+
+    def _parse_patch(self, call: Call, body: bytes) -> Any:
+        try:
+            return _parse_patch(body)
+        except ApiError:
+            self._registry.get(call.resource, call.namespace, call.name)  # 404 comes first
+            raise
 
     async def _update_scale(self, call: Call, body: bytes, media: str) -> Answer:
         wanted = options.write_options(call.query, call.user, "UpdateOptions")
@@ -244,8 +258,8 @@ class Verbs:
 
     async def delete_collection(self, call: Call, body: bytes, media: str) -> Answer:
         given = _delete_body(body, media)
-        delete, write = options.delete_options(call.query, given, call.user)
         wanted = options.list_options(call.resource, call.namespace, call.query)
+        delete, write = options.delete_options(call.query, given, call.user)
         page = await listing.list_page(self._store, call.resource, wanted)
         bodies = []
         for entry in page.entries:
@@ -261,6 +275,16 @@ class Verbs:
             bodies.append(body)
         head = {"resourceVersion": str(page.version)}
         return Answer(self._collection(call, head, bodies), media=call.accepted.media)
+
+
+def _check_uid(call: Call, given: Wire, old: Wire) -> None:
+    """A PUT that names a uid is about that object alone."""
+    uid, real = given.get("uid"), old["metadata"]["uid"]
+    if uid and uid != real:
+        raise errors.conflict(
+            call.resource.group, call.resource.plural, call.name,
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {real}",
+        )  # fmt: skip
 
 
 def _include(call: Call) -> str:

@@ -135,7 +135,7 @@ def _selectable_problem(schema: Any, json_path: str) -> str:
     if "[" in json_path:
         return "is an invalid path: array notation is not allowed"
     if not json_path.startswith("."):
-        return f"is an invalid path: expected [ or . but got: {json_path.split('.')[0]}"
+        return f"is an invalid path: expected [ or . but got: {json_path.partition('.')[0]}"
     steps = json_path[1:].split(".")
     node = schema
     for step in steps:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 
 import pytest
@@ -40,7 +41,7 @@ def test_the_hash_is_the_published_one(text: str, value: int) -> None:
 )
 def test_every_object_is_in_one_of_the_shards(cuts: list[int], numbers: list[int]) -> None:
     edges = [0, *sorted(cuts), END]
-    shards = [parsed(term(*pair)) for pair in zip(edges, edges[1:], strict=False)]
+    shards = [parsed(term(*pair)) for pair in itertools.pairwise(edges)]
     whole = parsed(" || ".join(shard.text for shard in shards))
     assert whole.bounds == (0, END)
     for number in numbers:
