@@ -143,6 +143,13 @@ def _unparsable(why: str) -> errors.ApiError:
 def label_key_error(key: str) -> str:
     """Why ``key`` is no label key; empty if it is one."""
     prefix, slash, name = key.rpartition("/")
+    if "/" in prefix:
+        return (
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must "
+            "start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or "
+            "'123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') "
+            "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        )
     if slash and not (prefix and len(prefix) <= 253 and _LABEL_PREFIX.match(prefix)):
         return (
             "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric "

@@ -221,7 +221,7 @@ class Verbs:
         return await self._write_scale(call, mutate, wanted, oddities)
 
     async def _write_scale(
-        self, call: Call, mutate: Mutate, wanted: WriteOptions, oddities: list[str]
+        self, call: Call, mutate: Mutate, wanted: WriteOptions, oddities: Sequence[str]
     ) -> Answer:
         outcome = await self._registry.update(
             call.resource, call.namespace, call.name, mutate, wanted, subresource="scale"
@@ -234,7 +234,7 @@ class Verbs:
         if call.subresource:
             raise errors.method_not_allowed()
         given = _delete_body(body, media)
-        delete, write = options.delete_options(call.query, given, call.user)
+        delete, write = options.delete_options({} if body else call.query, given, call.user)
         outcome = await self._registry.delete(
             call.resource, call.namespace, call.name, delete, write
         )
@@ -259,7 +259,7 @@ class Verbs:
     async def delete_collection(self, call: Call, body: bytes, media: str) -> Answer:
         given = _delete_body(body, media)
         wanted = options.list_options(call.resource, call.namespace, call.query)
-        delete, write = options.delete_options(call.query, given, call.user)
+        delete, write = options.delete_options({} if body else call.query, given, call.user)
         page = await listing.list_page(self._store, call.resource, wanted)
         bodies = []
         for entry in page.entries:

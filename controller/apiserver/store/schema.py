@@ -114,6 +114,6 @@ def check(connection: sqlite3.Connection, path: Path, seconds: float | None = No
 
 def damaged(path: Path, why: object) -> CorruptStore:
     return CorruptStore(
-        f"{path} is damaged ({' '.join(str(why).split())}); restore a backup (kumulus restore FILE), or move it away to "
-        "start empty"
+        f"{path} is damaged ({' '.join(str(why).split())}); restore a backup (kumulus restore "
+        "FILE), or move it away to start empty"
     )

@@ -20,9 +20,9 @@ from controller.apiserver.store import (
     Store,
     StoreInUse,
     backup,
+    schema,
 )
 from controller.apiserver.store import log as store_log
-from controller.apiserver.store import schema
 
 RESOURCE = "example.com/widgets"
 

@@ -130,7 +130,7 @@ def outcome(reply: Reply) -> Any:
     shown = {
         "reason": body.get("reason"),
         "details": details,
-        "causes": sorted(_text(json.dumps(cause, sort_keys=True)) for cause in causes),
+        "causes": sorted({_text(json.dumps(cause, sort_keys=True)) for cause in causes}),
     }
     if reply.code not in _NO_TEXT:
         shown["message"] = _text(body.get("message", ""))
