@@ -169,7 +169,7 @@ async def test_damage_is_found(tmp_path: Path) -> None:
     raw = bytearray((tmp_path / "db").read_bytes())
     raw[3 * 4096 : 3 * 4096 + 512] = b"\xff" * 512
     (tmp_path / "db").write_bytes(raw)
-    with pytest.raises(CorruptStore, match=r"damaged .* kumulus restore"):
+    with pytest.raises(CorruptStore, match=r"damaged .*\(kumulus restore"):
         await opened(tmp_path / "db")
     (tmp_path / "copy").write_bytes(raw)
     with pytest.raises(CorruptStore):
