@@ -31,7 +31,9 @@ class Resource:
 
     ``storage`` is where its objects are kept (shared by all versions), ``stored_as`` the
     apiVersion that they are kept in. ``shown`` and ``taken`` translate from and to that version
-    where the fields differ (events); they may be None.
+    where the fields differ (events); they may be None. ``deprecation`` is the warning that every
+    use of a deprecated version is answered with. ``kept`` is the schema of the version that objects
+    are stored in, if that is another one: what it does not know is not stored.
     """
 
     group: str
@@ -58,6 +60,8 @@ class Resource:
     shown: Callable[[Wire], Wire] | None = None
     taken: Callable[[Wire], Wire] | None = None
     message: Mapping[int, Any] | None = None
+    deprecation: str = ""
+    kept: Node | None = None
 
     @property
     def api_version(self) -> str:

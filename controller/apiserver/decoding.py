@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -188,6 +189,8 @@ def present(resource: Resource, body: bytes) -> bytes:
     """A stored object in the version of ``resource``."""
     if resource.shown is not None:
         return orjson.dumps(resource.shown(orjson.loads(body)))
+    if resource.kept is not None:
+        return orjson.dumps(present_wire(resource, orjson.loads(body)))
     prefix = b'{"apiVersion":"' + resource.api_version.encode() + b'",'
     if body.startswith(prefix):
         return body
@@ -195,9 +198,11 @@ def present(resource: Resource, body: bytes) -> bytes:
 
 
 def present_wire(resource: Resource, wire: Wire) -> Wire:
-    """As ``present``, for a parsed object."""
+    """As ``present``, for a parsed object, which becomes the answer."""
     if resource.shown is not None:
         return resource.shown(wire)
+    if resource.kept is not None:
+        wire = _pruned(resource.schema, wire)
     wire["apiVersion"] = resource.api_version
     return wire
 
@@ -205,5 +210,23 @@ def present_wire(resource: Resource, wire: Wire) -> Wire:
 def store_wire(resource: Resource, wire: Wire) -> Wire:
     """The object in the version that it is stored in."""
     found = resource.taken(wire) if resource.taken is not None else dict(wire)
+    if resource.kept is not None:
+        found = _fitted(resource.kept, found)
     found["apiVersion"] = resource.stored_as
     return found
+
+
+def _fitted(schema: structural.Node, wire: Wire) -> Wire:
+    """What the version that is stored makes of the object: pruned and with its defaults."""
+    found = _pruned(schema, wire)
+    bare = {key: value for key, value in found.items() if key not in _TOP}
+    structural.default(schema, bare)
+    return {**found, **bare}
+
+
+def _pruned(schema: structural.Node, wire: Wire) -> Wire:
+    """A copy without what ``schema`` does not know."""
+    bare = copy.deepcopy({key: value for key, value in wire.items() if key not in _TOP})
+    structural.prune(schema, bare, "", [])
+    top = {key: value for key, value in wire.items() if key in _TOP}
+    return {"apiVersion": "", **top, **bare}

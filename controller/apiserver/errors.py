@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,12 +83,13 @@ def cause(reason: str, path: str, message: str) -> FieldError:
 
 @dataclass
 class ApiError(Exception):
-    """An answer other than success. ``status()`` is its body."""
+    """An answer other than success. ``status()`` is its body, ``warnings`` go beside it."""
 
     code: int
     reason: str
     message: str
     details: dict[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
@@ -135,6 +137,16 @@ MODIFIED = (
 def conflict(group: str, resource: str, name: str, why: str = MODIFIED) -> ApiError:
     message = f'Operation cannot be fulfilled on {qualified(group, resource)} "{name}": {why}'
     return ApiError(409, "Conflict", message, _target(group, resource, name))
+
+
+@contextmanager
+def warned(warnings: Sequence[str]) -> Iterator[None]:
+    """An error raised within carries ``warnings`` (what they are by then)."""
+    try:
+        yield
+    except ApiError as error:
+        error.warnings = tuple(warnings)
+        raise
 
 
 def invalid_object(group: str, kind: str, name: str, errors: Iterable[FieldError]) -> ApiError:

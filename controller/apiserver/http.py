@@ -101,6 +101,8 @@ class HttpApi:
         except Exception:
             _log.exception("a request failed", extra={"verb": verb, "path": request.path})
             response = _status(errors.internal("the server's log has the reason"))
+        if (deprecation := request.get("deprecation")) and not response.prepared:
+            response.headers.add("Warning", _warning(deprecation))
         REQUESTS.labels(verb, resource, str(response.status)).inc()
         if verb != "watch":
             DURATION.labels(verb, resource).observe(time.perf_counter() - started)
@@ -131,6 +133,8 @@ class HttpApi:
         resource = self._catalog.get(target.group, target.version, target.plural)
         if resource is None or (target.namespace and not resource.namespaced):
             return _nowhere()
+        if resource.deprecation:
+            request["deprecation"] = resource.deprecation
         if target.subresource and target.subresource not in resource.subresources:
             raise errors.not_found(target.group, target.plural, target.name)
         call = Call(
@@ -175,14 +179,15 @@ class HttpApi:
             headers["Content-Encoding"] = "gzip"
         response = web.Response(body=body, status=answer.code, headers=headers)
         for warning in answer.warnings:
-            text = warning.replace("\\", "\\\\").replace('"', '\\"')
-            response.headers.add("Warning", f'299 - "{text}"')
+            response.headers.add("Warning", _warning(warning))
         return response
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
         watch = self._verbs.watch(call)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
+        if call.resource.deprecation:
+            response.headers.add("Warning", _warning(call.resource.deprecation))
         label = call.resource.storage
         WATCHERS.labels(label).inc()
         lines = watch.lines()
@@ -292,6 +297,13 @@ def _label(target: ResourcePath) -> str:
     return f"{name}/{target.subresource}" if target.subresource else name
 
 
+def _warning(text: str) -> str:
+    """The value of a Warning header (RFC 7234). Headers cannot hold control characters."""
+    clean = "".join(char if char.isprintable() else " " for char in text)
+    escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
+    return f'299 - "{escaped}"'
+
+
 def _to_yaml(body: bytes) -> bytes:
     return yaml.safe_dump(orjson.loads(body), default_flow_style=False).encode()
 
@@ -314,6 +326,8 @@ def _found(wire: Mapping[str, Any] | None) -> web.Response | None:
 
 def _status(error: ApiError) -> web.Response:
     response = _json(error.status(), status=error.code)
+    for warning in error.warnings:
+        response.headers.add("Warning", _warning(warning))
     if error.code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     if retry := error.details.get("retryAfterSeconds"):

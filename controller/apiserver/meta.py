@@ -36,6 +36,7 @@ _STRINGS = (
     "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion",
     "creationTimestamp", "deletionTimestamp",
 )  # fmt: skip
+_DELETION = ("deletionTimestamp", "deletionGracePeriodSeconds")
 _INTEGERS = ("generation", "deletionGracePeriodSeconds")
 _STRING_MAPS = ("labels", "annotations")
 KNOWN = frozenset(
@@ -224,6 +225,9 @@ def validate_update(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[
     for key in ("name", "namespace", "uid"):
         if new.get(key, "") != old.get(key, ""):
             yield errors.invalid(f"metadata.{key}", new.get(key, ""), "field is immutable")
+    for key in _DELETION:
+        if new.get(key) != old.get(key):
+            yield errors.invalid(f"metadata.{key}", new.get(key), "field is immutable")
     if old.get("deletionTimestamp"):
         added = [f for f in new.get("finalizers") or [] if f not in (old.get("finalizers") or [])]
         if added:
@@ -257,12 +261,15 @@ _KEPT = (
 
 
 def carry_over(new: Wire, old: Mapping[str, Any], namespace: str) -> None:
-    """An update keeps what the server set. A differing uid is left for validation to find."""
+    """An update keeps what the server set.
+
+    A differing uid and a deletion that a client made up are left for validation to find.
+    """
     uid = new.get("uid") or old.get("uid")
     for key in _KEPT:
         if key in old:
             new[key] = old[key]
-        else:
+        elif key not in _DELETION:
             new.pop(key, None)
     new["uid"] = uid
     if namespace:

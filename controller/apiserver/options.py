@@ -13,6 +13,7 @@ from controller.apiserver.errors import FieldError
 from controller.apiserver.listing import ListOptions
 from controller.apiserver.registry import DeleteOptions, WriteOptions
 from controller.apiserver.selectors import Selection, parse_fields, parse_labels
+from controller.apiserver.shards import parse_shards
 from controller.apiserver.streams import WatchOptions
 
 Query = Mapping[str, str]
@@ -60,7 +61,7 @@ def _dry_run(value: str | None, problems: list[FieldError]) -> bool:
 def delete_options(
     query: Query, body: Mapping[str, Any], user: User
 ) -> tuple[DeleteOptions, WriteOptions]:
-    """From the body, or the query where the body is silent."""
+    """From the body, or the query where there is none."""
     problems: list[FieldError] = []
     if "gracePeriodSeconds" in query:
         _integer(query["gracePeriodSeconds"])
@@ -118,22 +119,23 @@ def _version(text: str) -> int | None:
     return int(text)
 
 
-def _selection(resource: Resource, query: Query) -> Selection:
-    return Selection(
-        parse_labels(query.get("labelSelector", "")),
-        parse_fields(query.get("fieldSelector", ""), resource.fields),
-    )
+def _selection(resource: Resource, query: Query, version: int | None, *, watch: bool) -> Selection:
+    """Selectors are read and options checked in the order that Kubernetes does it in."""
+    labels = parse_labels(query.get("labelSelector", ""))
+    match = query.get("resourceVersionMatch", "")
+    problems = _match_problems(query, version, match, watch=watch)
+    if problems:
+        raise errors.invalid_options("ListOptions", problems)
+    fields = parse_fields(query.get("fieldSelector", ""), resource.fields)
+    return Selection(labels, fields, parse_shards(query.get("shardSelector", "")))
 
 
 def list_options(resource: Resource, namespace: str, query: Query) -> ListOptions:
     """Raises ApiError for what does not go together."""
     limit = _integer(query["limit"]) if query.get("limit") else 0
-    selection = _selection(resource, query)
     version = _version(query.get("resourceVersion", ""))
+    selection = _selection(resource, query, version, watch=False)
     match = query.get("resourceVersionMatch", "")
-    problems = list(_match_problems(query, version, match, watch=False))
-    if problems:
-        raise errors.invalid_options("ListOptions", problems)
     return ListOptions(
         _narrowed(resource, namespace, selection),
         selection,
@@ -183,12 +185,8 @@ def _match_problems(
 
 def watch_options(resource: Resource, namespace: str, query: Query) -> WatchOptions:
     """Raises ApiError for what does not go together."""
-    selection = _selection(resource, query)
     version = _version(query.get("resourceVersion", ""))
-    match = query.get("resourceVersionMatch", "")
-    problems = _match_problems(query, version, match, watch=True)
-    if problems:
-        raise errors.invalid_options("ListOptions", problems)
+    selection = _selection(resource, query, version, watch=True)
     seconds = _integer(query["timeoutSeconds"]) if query.get("timeoutSeconds") else 0
     bookmarks = is_true(query, "allowWatchBookmarks")
     explicit = "sendInitialEvents" in query

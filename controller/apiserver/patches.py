@@ -40,7 +40,9 @@ def parse_merge(patch: Any) -> dict[str, Any]:
 
 
 def parse_json_patch(patch: Any) -> list[dict[str, Any]]:
-    """Raises ApiError (400) where RFC 6902 is not followed."""
+    """Raises ApiError (400) where RFC 6902 is not followed. ``null`` is an empty patch."""
+    if patch is None:
+        return []
     if not isinstance(patch, list):
         raise errors.bad_request(
             f"error decoding patch: json: cannot unmarshal {_go_type(patch)} into Go value of type "

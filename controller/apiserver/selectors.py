@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.apiserver import errors
+from controller.apiserver.shards import ShardSelector
 
 _TOKEN = re.compile(r"\s*(?:(==|!=|=|!|,|\(|\)|<|>)|([^\s=!,()<>]+))")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?\Z")
@@ -142,6 +143,13 @@ def _unparsable(why: str) -> errors.ApiError:
 def label_key_error(key: str) -> str:
     """Why ``key`` is no label key; empty if it is one."""
     prefix, slash, name = key.rpartition("/")
+    if "/" in prefix:
+        return (
+            "a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must "
+            "start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or "
+            "'123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') "
+            "with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+        )
     if slash and not (prefix and len(prefix) <= 253 and _LABEL_PREFIX.match(prefix)):
         return (
             "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric "
@@ -281,17 +289,22 @@ def labels_of(wire: Mapping[str, Any]) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a request is about: both selectors together."""
+    """What a request is about: all selectors together."""
 
     labels: LabelSelector = LabelSelector()
     fields: FieldSelector = FieldSelector()
+    shards: ShardSelector | None = None
 
     @property
     def everything(self) -> bool:
-        return not self.labels.requirements and not self.fields.requirements
+        return not self.labels.requirements and not self.fields.requirements and self.shards is None
 
     def matches(self, wire: Mapping[str, Any]) -> bool:
-        return self.labels.matches(labels_of(wire)) and self.fields.matches(wire)
+        return (
+            self.labels.matches(labels_of(wire))
+            and self.fields.matches(wire)
+            and (self.shards is None or self.shards.matches(wire))
+        )
 
 
 EVERYTHING = Selection()

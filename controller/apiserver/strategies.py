@@ -6,7 +6,7 @@ import base64
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from controller.apiserver import errors
+from controller.apiserver import errors, scale
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import crd as crds
@@ -33,6 +33,8 @@ def complete(resource: Resource, new: Wire, catalog: Catalog) -> None:
 def validate(
     resource: Resource, new: Mapping[str, Any], old: Mapping[str, Any] | None
 ) -> list[FieldError]:
+    if resource.scale is not None:
+        return list(scale.problems(resource, new))
     found = _VALIDATE.get(resource.storage)
     return found(new, old) if found is not None else []
 
@@ -122,6 +124,8 @@ def _taken_name(crd: Mapping[str, Any], catalog: Catalog) -> tuple[str, str] | N
 
 
 def _definition(new: Wire, old: Mapping[str, Any] | None) -> None:
+    if old is None:
+        new.pop("status", None)
     crds.fill_defaults(new)
 
 

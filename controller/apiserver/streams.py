@@ -157,14 +157,17 @@ class Watch:
     def _change_line(self, change: Change) -> bytes:
         if self._options.selection.everything:
             if self._shared is not None:
-                line = change.lines.get(self._shared)
-                if line is None:
-                    body = decoding.present(self._resource, change.entry.body)
-                    line = _line(change.type.name.encode(), body)
-                    change.lines[self._shared] = line
-                return line
+                return self._shared_line(change)
             return self._wire_line(change.type.name.encode(), self._present(change.object))
         return self._selected_line(change)
+
+    def _shared_line(self, change: Change) -> bytes:
+        """What all watchers see that want the whole object: made once."""
+        line = change.lines.get(self._shared)
+        if line is None:
+            body = decoding.present(self._resource, change.entry.body)
+            line = change.lines[self._shared] = _line(change.type.name.encode(), body)
+        return line
 
     def _selected_line(self, change: Change) -> bytes:
         """A change as seen through a selector: objects come into it and leave it."""
@@ -174,6 +177,8 @@ class Watch:
         was = old is not None and matches(old)
         now = change.type is not ChangeType.DELETED and matches(new)
         if now:
+            if was == (change.type is ChangeType.MODIFIED) and self._shared is not None:
+                return self._shared_line(change)
             return self._wire_line(b"MODIFIED" if was else b"ADDED", new)
         if not was:
             return b""
@@ -190,7 +195,7 @@ class Watch:
         return _line(type_, orjson.dumps(self._render(wire) if self._render else wire))
 
     def _bookmark(self, *, initial_end: bool = False) -> bytes:
-        metadata: Wire = {"resourceVersion": str(self._version), "creationTimestamp": None}
+        metadata: Wire = {"resourceVersion": str(self._version)}
         if initial_end:
             metadata["annotations"] = {_INITIAL_END: "true"}
         wire: Wire = {

@@ -17,6 +17,7 @@ from controller.apiserver import (
     options,
     patches,
     protobuf,
+    scale,
     strategic,
     tables,
 )
@@ -25,7 +26,7 @@ from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.negotiate import Accepted
-from controller.apiserver.registry import Registry
+from controller.apiserver.registry import Mutate, Registry, WriteOptions
 from controller.apiserver.store import Store
 from controller.apiserver.streams import Watch
 
@@ -68,6 +69,9 @@ class Verbs:
 
     async def get(self, call: Call) -> Answer:
         entry = self._registry.get(call.resource, call.namespace, call.name)
+        if call.subresource == "scale":
+            wire = decoding.present_wire(call.resource, entry.object())
+            return self._one(call, orjson.dumps(scale.of(call.resource, wire)))
         return self._one(call, decoding.present(call.resource, entry.body))
 
     async def list(self, call: Call) -> Answer:
@@ -78,6 +82,8 @@ class Verbs:
             metadata["continue"] = page.token
         if page.remaining:
             metadata["remainingItemCount"] = page.remaining
+        if wanted.selection.shards is not None:
+            metadata["shardInfo"] = {"selector": wanted.selection.shards.text}
         bodies = [decoding.present(call.resource, entry.body) for entry in page.entries]
         return Answer(self._collection(call, metadata, bodies), media=call.accepted.media)
 
@@ -106,7 +112,8 @@ class Verbs:
         if form == "Table":
             wire = orjson.loads(body)
             metadata = {"resourceVersion": wire["metadata"].get("resourceVersion", "")}
-            body = orjson.dumps(tables.table(call.resource, metadata, [wire], _include(call)))
+            shown = scale.RESOURCE if call.subresource == "scale" else call.resource
+            body = orjson.dumps(tables.table(shown, metadata, [wire], _include(call)))
         elif form != "object":
             body = orjson.dumps(tables.partial(orjson.loads(body)))
         return Answer(body, code, warnings, call.accepted.media)
@@ -118,29 +125,36 @@ class Verbs:
             raise errors.method_not_allowed()
         wanted = options.write_options(call.query, call.user, "CreateOptions")
         decoded = _decode(call.resource, body, media, wanted.validation)
-        outcome = await self._registry.create(call.resource, call.namespace, decoded.wire, wanted)
+        with errors.warned(decoded.oddities):
+            outcome = await self._registry.create(
+                call.resource, call.namespace, decoded.wire, wanted
+            )
         return self._one(call, outcome.body, 201, decoded.oddities)
 
     async def update(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
             raise errors.bad_request("name must be provided")
+        if call.subresource == "scale":
+            return await self._update_scale(call, body, media)
         wanted = options.write_options(call.query, call.user, "UpdateOptions")
         decoded = _decode(call.resource, body, media, wanted.validation)
         given = decoded.wire["metadata"]
         given.setdefault("name", call.name)
         version = given.get("resourceVersion")
 
-        def mutate(_: Wire) -> Wire:
+        def mutate(old: Wire) -> Wire:
+            _check_uid(call, given, old)
             # Anew at each try: the registry fills it in.
             wire = {**decoded.wire, "metadata": dict(given)}
             if version:
                 wire["metadata"]["resourceVersion"] = version
             return wire
 
-        outcome = await self._registry.update(
-            call.resource, call.namespace, call.name, mutate, wanted,
-            subresource=call.subresource, conditional=call.resource.custom,
-        )  # fmt: skip
+        with errors.warned(decoded.oddities):
+            outcome = await self._registry.update(
+                call.resource, call.namespace, call.name, mutate, wanted,
+                subresource=call.subresource, conditional=call.resource.custom,
+            )  # fmt: skip
         return self._one(call, outcome.body, warnings=decoded.oddities)
 
     async def patch(self, call: Call, body: bytes, media: str) -> Answer:
@@ -150,28 +164,77 @@ class Verbs:
         if media not in accepted:
             raise errors.unsupported_media((*accepted, patches.APPLY_PATCH))
         wanted = options.write_options(call.query, call.user, "PatchOptions")
-        patch = _parse_patch(body)
-        oddities: list[str] = []
+        patch = self._parse_patch(call, body)
+        if call.subresource == "scale":
+            return await self._patch_scale(call, media, patch, wanted)
+        warnings: list[str] = []
 
         def mutate(wire: Wire) -> Wire:
             new = _apply(call.resource, media, wire, patch)
             decoding.check_type(call.resource, new)
-            oddities[:] = decoding.shape(call.resource, new)
+            oddities = decoding.shape(call.resource, new)
+            warnings[:] = oddities if wanted.validation == "Warn" else []
             if wanted.validation == "Strict" and oddities:
                 raise _strict(new, oddities)
             return new
 
-        outcome = await self._registry.update(
-            call.resource, call.namespace, call.name, mutate, wanted, subresource=call.subresource
-        )
-        warnings = oddities if wanted.validation == "Warn" else []
+        with errors.warned(warnings):
+            outcome = await self._registry.update(
+                call.resource, call.namespace, call.name, mutate, wanted,
+                subresource=call.subresource,
+            )  # fmt: skip
         return self._one(call, outcome.body, warnings=warnings)
+
+    def _parse_patch(self, call: Call, body: bytes) -> Any:
+        try:
+            return _parse_patch(body)
+        except ApiError:
+            self._registry.get(call.resource, call.namespace, call.name)  # 404 comes first
+            raise
+
+    async def _update_scale(self, call: Call, body: bytes, media: str) -> Answer:
+        wanted = options.write_options(call.query, call.user, "UpdateOptions")
+        decoded = _decode(scale.RESOURCE, body, media, wanted.validation)
+
+        def mutate(wire: Wire) -> Wire:
+            return scale.applied(call.resource, wire, decoded.wire)
+
+        return await self._write_scale(call, mutate, wanted, decoded.oddities)
+
+    async def _patch_scale(
+        self, call: Call, media: str, patch: Any, wanted: WriteOptions
+    ) -> Answer:
+        oddities: list[str] = []
+
+        def mutate(wire: Wire) -> Wire:
+            patched = _apply(scale.RESOURCE, media, scale.lenient(call.resource, wire), patch)
+            given = orjson.dumps(patched)
+            try:
+                decoded = decoding.decode(scale.RESOURCE, given, "Warn")
+            except ApiError as error:
+                raise _bad_patch(given, error.message) from None
+            oddities[:] = decoded.oddities
+            if wanted.validation == "Strict" and oddities:
+                raise _bad_patch(given, "strict decoding error: " + ", ".join(oddities))
+            return scale.applied(call.resource, wire, decoded.wire)
+
+        return await self._write_scale(call, mutate, wanted, oddities)
+
+    async def _write_scale(
+        self, call: Call, mutate: Mutate, wanted: WriteOptions, oddities: Sequence[str]
+    ) -> Answer:
+        outcome = await self._registry.update(
+            call.resource, call.namespace, call.name, mutate, wanted, subresource="scale"
+        )
+        found = scale.of(call.resource, orjson.loads(outcome.body))
+        warnings = oddities if wanted.validation == "Warn" else []
+        return self._one(call, orjson.dumps(found), warnings=warnings)
 
     async def delete(self, call: Call, body: bytes, media: str) -> Answer:
         if call.subresource:
             raise errors.method_not_allowed()
         given = _delete_body(body, media)
-        delete, write = options.delete_options(call.query, given, call.user)
+        delete, write = options.delete_options({} if body else call.query, given, call.user)
         outcome = await self._registry.delete(
             call.resource, call.namespace, call.name, delete, write
         )
@@ -195,8 +258,8 @@ class Verbs:
 
     async def delete_collection(self, call: Call, body: bytes, media: str) -> Answer:
         given = _delete_body(body, media)
-        delete, write = options.delete_options(call.query, given, call.user)
         wanted = options.list_options(call.resource, call.namespace, call.query)
+        delete, write = options.delete_options({} if body else call.query, given, call.user)
         page = await listing.list_page(self._store, call.resource, wanted)
         bodies = []
         for entry in page.entries:
@@ -212,6 +275,16 @@ class Verbs:
             bodies.append(body)
         head = {"resourceVersion": str(page.version)}
         return Answer(self._collection(call, head, bodies), media=call.accepted.media)
+
+
+def _check_uid(call: Call, given: Wire, old: Wire) -> None:
+    """A PUT that names a uid is about that object alone."""
+    uid, real = given.get("uid"), old["metadata"]["uid"]
+    if uid and uid != real:
+        raise errors.conflict(
+            call.resource.group, call.resource.plural, call.name,
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {real}",
+        )  # fmt: skip
 
 
 def _include(call: Call) -> str:
@@ -272,9 +345,11 @@ def _apply(resource: Resource, media: str, wire: Wire, patch: Any) -> Wire:
 
 
 def _strict(new: Wire, oddities: list[str]) -> ApiError:
-    problem = errors.invalid(
-        "patch", orjson.dumps(new).decode(), "strict decoding error: " + ", ".join(oddities)
-    )
+    return _bad_patch(orjson.dumps(new), "strict decoding error: " + ", ".join(oddities))
+
+
+def _bad_patch(patched: bytes, why: str) -> ApiError:
+    problem = errors.invalid("patch", patched.decode(), why)
     return errors.invalid_object("", "", "", [problem])
 
 

@@ -185,6 +185,28 @@ def api_server(data_dir: DataDir, port: ApiPort = 6443, log_level: LogLevel = "i
 
 
 @app.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write. It must not exist.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Copy the embedded cloud's objects into a file, while it runs."""
+    from controller.cli.backup import back_up
+
+    back_up(data_dir.absolute(), file)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `kumulus backup` wrote.")],
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """Go back to the objects of a backup. The embedded cloud must not run."""
+    from controller.cli.backup import put_back
+
+    put_back(data_dir.absolute(), file)
+
+
+@app.command()
 def status(
     data_dir: DataDir = DATA_DIR,
     kubeconfig: Kubeconfig = None,

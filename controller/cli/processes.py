@@ -52,11 +52,16 @@ def run_controller(**given: Any) -> None:
 
 def serve_api(data_dir: Path, port: int, log_level: str) -> None:
     """Be the embedded API server until SIGTERM. Raises CommandFailed when it cannot start."""
+    from controller.apiserver.store import (  # noqa: PLC0415 the controller needs none of it
+        CorruptStore,
+        StoreInUse,
+    )
+
     die_with_parent()
     logs.configure(log_level)
     try:
         uvloop.run(_serve_api(data_dir, port))
-    except PortTaken as error:
+    except (PortTaken, CorruptStore, StoreInUse) as error:
         raise CommandFailed(str(error)) from None
 
 

@@ -83,9 +83,7 @@ class Cluster:
         timeout: float = 30,
         headers: dict[str, str] | None = None,
     ) -> Reply:
-        connection = http.client.HTTPSConnection(
-            self._server.hostname or "", self._server.port, context=self.context, timeout=timeout
-        )
+        connection = self.connection(timeout)
         sent = {"Accept": accept, "Content-Type": content, **(headers or {})}
         if self._token:
             sent["Authorization"] = f"Bearer {self._token}"
@@ -101,6 +99,12 @@ class Cluster:
             )
         finally:
             connection.close()
+
+    def connection(self, timeout: float = 30) -> http.client.HTTPSConnection:
+        """A new one, to be closed by the caller. Clients with tokens send them themselves."""
+        return http.client.HTTPSConnection(
+            self._server.hostname or "", self._server.port, context=self.context, timeout=timeout
+        )
 
     def get(self, path: str, **query: Any) -> Reply:
         return self("GET", path, query=query)

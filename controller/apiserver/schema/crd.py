@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from controller.apiserver import errors, jsonpath, meta, tables
-from controller.apiserver.catalog import Column, Resource
+from controller.apiserver.catalog import Column, Resource, version_rank
 from controller.apiserver.errors import FieldError
-from controller.apiserver.schema import cel, checks
+from controller.apiserver.schema import cel, checks, versions
 from controller.apiserver.schema.structural import compile_schema
 
 Wire = dict[str, Any]
 GROUP = "apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
-_COLUMN_TYPES = ("integer", "number", "string", "boolean", "date")
 
 
 def fill_defaults(crd: Wire) -> None:
@@ -35,7 +35,12 @@ def fill_defaults(crd: Wire) -> None:
 def validate(crd: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[FieldError]:
     """Everything wrong with a CustomResourceDefinition (its types have been checked)."""
     found = list(_validate_names(crd))
-    found.extend(_validate_versions(crd["spec"]))
+    found.extend(versions.validate(crd["spec"]))
+    declared = crd["spec"].get("versions") or []
+    found.extend(_validate_schemas(declared))
+    if not found:
+        found.extend(_validate_paths(declared))
+    found.extend(versions.stored(crd))
     if old is not None:
         found.extend(_validate_change(crd["spec"], old["spec"]))
     return found
@@ -72,56 +77,27 @@ def _validate_one_name(path: str, value: str) -> Iterator[FieldError]:
         yield errors.invalid(path, value, meta.LABEL_TEXT)
 
 
-def _validate_versions(spec: Mapping[str, Any]) -> Iterator[FieldError]:
-    versions = spec.get("versions") or []
-    if sum(bool(version.get("storage")) for version in versions) != 1:
-        yield errors.invalid(
-            "spec.versions", spec.get("versions"),
-            "must have exactly one version marked as storage version",
-        )  # fmt: skip
-    names = [version.get("name") or "" for version in versions]
+def _validate_schemas(versions: Sequence[Mapping[str, Any]]) -> Iterator[FieldError]:
     for at, version in enumerate(versions):
-        path = f"spec.versions[{at}]"
-        if names[at] in names[:at]:
-            yield errors.duplicate(f"{path}.name", names[at])
-        elif not re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", names[at]):
-            yield errors.invalid(f"{path}.name", names[at], meta.LABEL_TEXT)
         # Upstream names the schema "spec.validation" where only one is given, or all are equal.
-        where = "spec.validation" if len(versions) == 1 else f"{path}.schema"
-        yield from _validate_version(version, path, where)
+        path = f"spec.versions[{at}].schema"
+        schema = (version.get("schema") or {}).get("openAPIV3Schema")
+        if not isinstance(schema, dict):
+            yield errors.required(f"{path}.openAPIV3Schema", "schemas are required")
+        else:
+            where = "spec.validation" if len(versions) == 1 else path
+            yield from checks.validate_schema(schema, f"{where}.openAPIV3Schema")
 
 
-def _validate_version(version: Mapping[str, Any], path: str, where: str) -> Iterator[FieldError]:
-    schema = (version.get("schema") or {}).get("openAPIV3Schema")
-    if not isinstance(schema, dict):
-        yield errors.required(f"{path}.schema.openAPIV3Schema", "schemas are required")
-    else:
-        yield from checks.validate_schema(schema, f"{where}.openAPIV3Schema")
-    for at, column in enumerate(version.get("additionalPrinterColumns") or []):
-        yield from _validate_column(column, f"{path}.additionalPrinterColumns[{at}]")
-    for at, selectable in enumerate(version.get("selectableFields") or []):
-        yield from _validate_path(selectable, f"{path}.selectableFields[{at}]")
-
-
-def _validate_column(column: Mapping[str, Any], path: str) -> Iterator[FieldError]:
-    if not column.get("name"):
-        yield errors.required(f"{path}.name")
-    if column.get("type") not in _COLUMN_TYPES:
-        yield errors.invalid(
-            f"{path}.type", column.get("type", ""), "must be one of " + ",".join(_COLUMN_TYPES)
-        )
-    yield from _validate_path(column, path)
-
-
-def _validate_path(holder: Mapping[str, Any], path: str) -> Iterator[FieldError]:
-    json_path = holder.get("jsonPath") or ""
-    if not json_path:
-        yield errors.required(f"{path}.jsonPath")
-        return
-    try:
-        jsonpath.compile_path(json_path)
-    except jsonpath.BadPath as error:
-        yield errors.invalid(f"{path}.jsonPath", json_path, str(error))
+def _validate_paths(versions: Sequence[Mapping[str, Any]]) -> Iterator[FieldError]:
+    """Paths that are simple enough for Kubernetes but that our reader does not understand."""
+    for at, version in enumerate(versions):
+        for number, column in enumerate(version.get("additionalPrinterColumns") or []):
+            try:
+                jsonpath.compile_path(column.get("jsonPath") or "")
+            except jsonpath.BadPath as error:
+                path = f"spec.versions[{at}].additionalPrinterColumns[{number}].jsonPath"
+                yield errors.invalid(path, column["jsonPath"], str(error))
 
 
 def _validate_change(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldError]:
@@ -134,8 +110,8 @@ def _validate_change(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator
 def stored_versions(crd: Mapping[str, Any]) -> list[str]:
     """Versions in which objects may be stored: those so far and the present one."""
     before = list((crd.get("status") or {}).get("storedVersions") or [])
-    versions = crd["spec"].get("versions") or []
-    now = [v["name"] for v in versions if v.get("storage") and v.get("name")]
+    declared = crd["spec"].get("versions") or []
+    now = [v["name"] for v in declared if v.get("storage") and v.get("name")]
     return before + [name for name in now if name not in before]
 
 
@@ -144,9 +120,26 @@ def resources(crd: Mapping[str, Any]) -> list[Resource]:
 
     Raises cel.BadRule where a rule does not compile (after a change of the CEL library, say).
     """
-    versions = crd["spec"]["versions"]
-    storage = next(version["name"] for version in versions if version.get("storage"))
-    return [_resource(crd, version, storage) for version in versions if version.get("served")]
+    declared = crd["spec"]["versions"]
+    storage = next(version for version in declared if version.get("storage"))
+    kept = compile_schema(storage["schema"]["openAPIV3Schema"])
+    found = [_resource(crd, version, storage["name"]) for version in declared if version["served"]]
+    return [replace(r, kept=None if r.version == storage["name"] else kept) for r in found]
+
+
+def _deprecation(spec: Mapping[str, Any], version: Mapping[str, Any]) -> str:
+    """What a client of a deprecated version is warned of; empty if it is not deprecated."""
+    if not version.get("deprecated"):
+        return ""
+    if version.get("deprecationWarning"):
+        return str(version["deprecationWarning"])
+    group, kind = spec["group"], spec["names"]["kind"]
+    text = f"{group}/{version['name']} {kind} is deprecated"
+    fresh = [v["name"] for v in spec["versions"] if v.get("served") and not v.get("deprecated")]
+    better = min(fresh, key=version_rank, default="")
+    if better and version_rank(better) < version_rank(version["name"]):
+        text += f"; use {group}/{better} {kind}"
+    return text
 
 
 def _resource(crd: Mapping[str, Any], version: Mapping[str, Any], storage: str) -> Resource:
@@ -173,6 +166,7 @@ def _resource(crd: Mapping[str, Any], version: Mapping[str, Any], storage: str) 
         storage=f"{spec['group']}/{names['plural']}",
         stored_as=f"{spec['group']}/{storage}",
         scale=subresources.get("scale"),
+        deprecation=_deprecation(spec, version),
     )
 
 

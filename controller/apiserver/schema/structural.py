@@ -129,8 +129,10 @@ def default(node: Node, value: Any) -> None:
 
 def _default_object(node: Node, value: dict[str, Any]) -> None:
     for key in [key for key, item in value.items() if item is None]:
-        child = node.properties.get(key, node.additional)
-        if child is not None and not child.nullable and not child.preserve:
+        child = node.properties.get(key)
+        if child is None and node.additional is not None and not node.additional.preserve:
+            child = node.additional
+        if child is not None and not child.nullable:
             del value[key]
     if node.has_defaults:
         for key, child in node.properties.items():
@@ -230,13 +232,13 @@ def correlate(node: Node, value: list[Any], old: Any) -> list[Any]:
 def _unique(
     value: list[Any], path: str, found: list[FieldError], key: Callable[[Any], Any]
 ) -> None:
-    seen = set()
+    seen: dict[str, int] = {}
     for at, item in enumerate(value):
         identity = key(item)
         text = errors.render(identity)
-        if text in seen:
+        seen[text] = seen.get(text, 0) + 1
+        if seen[text] == 2:  # said once, however many there are
             found.append(errors.duplicate(f"{path}[{at}]", identity))
-        seen.add(text)
 
 
 def json_type(value: Any) -> str:

@@ -1,7 +1,8 @@
 """The store: an append-only log in SQLite, the current state and the latest changes in memory."""
 
-from controller.apiserver.store.log import CorruptStore
+from controller.apiserver.store.lock import StoreInUse
 from controller.apiserver.store.memory import Change, ChangeType, Entry, ObjectKey
+from controller.apiserver.store.schema import CorruptStore
 from controller.apiserver.store.store import Store, StoreFailure, Subscription
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "ObjectKey",
     "Store",
     "StoreFailure",
+    "StoreInUse",
     "Subscription",
 ]

@@ -12,28 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from controller.apiserver.store import schema
 from controller.apiserver.store.memory import ChangeType
+from controller.apiserver.store.schema import CorruptStore
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS log (
-    version INTEGER PRIMARY KEY,
-    type INTEGER NOT NULL,
-    resource TEXT NOT NULL,
-    namespace TEXT NOT NULL,
-    name TEXT NOT NULL,
-    previous INTEGER NOT NULL,
-    body BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-INSERT OR IGNORE INTO meta VALUES ('floor', 0);
-"""
-
-
-class CorruptStore(Exception):
-    """The file is damaged, or of a newer Kumulus. The message says what to do."""
 
 
 class Row(NamedTuple):
@@ -55,28 +38,44 @@ class HistoryRow(NamedTuple):
     old_body: bytes | None
 
 
-def open_log(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+def open_log(path: Path, synchronous: Synchronous, *, check: bool = False) -> sqlite3.Connection:
     """A connection for writing, with the schema in place. Raises CorruptStore.
+
+    check: look for damage first, for some seconds at most.
 
     synchronous FULL: every commit reaches the disk before it is acknowledged (survives power
     loss). NORMAL: survives kill -9, may lose the last moments at power loss. OFF: for tests.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    new = not path.exists()
     try:
         connection = _connect(path)
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from None
+    try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA journal_size_limit=67108864")
-        _check(connection, path)
-        connection.executescript(_SCHEMA)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        if check and not new:
+            schema.check(connection, path, schema.CHECK_SECONDS)
+        schema.migrate(connection, path)
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise _unusable(path, error) from None
     except sqlite3.DatabaseError as error:
-        raise CorruptStore(
-            f"{path} is no usable database ({error}); restore it from a backup, or move it away "
-            "to start empty"
-        ) from None
+        connection.close()
+        raise schema.damaged(path, error) from None
+    except CorruptStore:
+        connection.close()
+        raise
     path.chmod(0o600)
     return connection
+
+
+def _unusable(path: Path, why: sqlite3.Error) -> CorruptStore:
+    return CorruptStore(
+        f"{path} cannot be used ({why}); see to the disk's room and to the file's permissions"
+    )
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
@@ -88,20 +87,6 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
-
-
-def _check(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise CorruptStore(
-            f"{path} was written by a newer Kumulus (schema {version}, this one knows "
-            f"{SCHEMA_VERSION}); run that version or newer"
-        )
-    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise CorruptStore(
-            f"{path} is damaged ({found}); restore it from a backup, or move it away to start empty"
-        )
 
 
 def floor(connection: sqlite3.Connection) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.apiserver.store import log
+from controller.apiserver.store.lock import StoreLock
 from controller.apiserver.store.log import Row, Synchronous
 from controller.apiserver.store.memory import (
     Change,
@@ -111,6 +112,7 @@ class Store:
         self._epoch = 0
         self._writer = Writer(path, synchronous, self._done)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = StoreLock(path)
         self._reader: sqlite3.Connection | None = None
         self._reading = asyncio.Lock()
         self._ring = Ring(0, 0, 0)
@@ -122,16 +124,21 @@ class Store:
         """History up to this version is gone."""
 
     async def start(self) -> None:
-        """Read the log. Raises CorruptStore."""
+        """Read the log. Raises CorruptStore and StoreInUse."""
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._load)
+        self._lock.take()
+        try:
+            await asyncio.to_thread(self._load)
+        except BaseException:
+            self._lock.release()
+            raise
         self._ring = Ring(self._limits.ring_changes, self._limits.ring_bytes, self.version)
         self._marks.append((time.monotonic(), self.version))
         self._reader = log.open_reader(self._path)
         self._writer.start()
 
     def _load(self) -> None:
-        connection = log.open_log(self._path, self._synchronous)
+        connection = log.open_log(self._path, self._synchronous, check=True)
         try:
             self.floor = self.version = log.floor(connection)
             for row in log.rows(connection):
@@ -157,6 +164,7 @@ class Store:
         await asyncio.to_thread(self._writer.stop)
         if self._reader is not None:
             self._reader.close()
+        self._lock.release()
 
     def end_subscriptions(self) -> None:
         """Wake every watcher for the last time."""

@@ -212,7 +212,7 @@ async def test_versions_never_go_back_when_the_last_row_is_compacted(tmp_path: P
 async def test_a_damaged_file_is_a_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "db"
     path.write_bytes(b"this is no database" * 500)
-    with pytest.raises(CorruptStore, match="restore it from a backup"):
+    with pytest.raises(CorruptStore, match="restore a backup"):
         await Store(path).start()
 
 
