@@ -58,6 +58,7 @@ class Resource:
     shown: Callable[[Wire], Wire] | None = None
     taken: Callable[[Wire], Wire] | None = None
     message: Mapping[int, Any] | None = None
+    verbs: tuple[str, ...] = VERBS
 
     @property
     def api_version(self) -> str:

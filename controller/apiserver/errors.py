@@ -88,6 +88,7 @@ class ApiError(Exception):
     reason: str
     message: str
     details: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__init__(self.message)
@@ -162,7 +163,8 @@ def forbidden(
     details = _target(group, resource, name)
     if causes:
         details["causes"] = list(causes)
-    return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", details)
+    text = f"{subject} is forbidden: {why}" if resource else f"forbidden: {why}"
+    return ApiError(403, "Forbidden", text, details)
 
 
 def method_not_allowed() -> ApiError:

@@ -14,6 +14,7 @@ from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError, FieldError
+from controller.apiserver.gates import Gates
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING
 from controller.apiserver.store import ChangeType, Entry, ObjectKey, Store, StoreFailure
@@ -45,6 +46,10 @@ class WriteOptions:
     user: User
     dry_run: bool = False
     validation: FieldValidation = "Warn"
+    internal: bool = False
+    """The server's own doing: no webhook can stand in its way."""
+    warnings: list[str] = field(default_factory=list)
+    """Grows: what the client is to be told beside the answer."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +83,13 @@ class Registry:
     """Creates, changes and deletes. Everything that is refused raises ApiError."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, judge: admission.Admission | None = None
-    ) -> None:
+        self, store: Store, catalog: Catalog, judge: admission.Admission | None = None,
+        gates: Gates | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._catalog = catalog
         self._judge = judge
+        self._gates = gates
         self._lookup = StoreLookup(store, catalog)
 
     # Reading
@@ -104,6 +111,8 @@ class Registry:
         _match_namespace(metadata, namespace)
         if metadata.pop("resourceVersion", None):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        if self._gates is not None:
+            self._gates.check_rights(resource, namespace, options.user, wire, None)
         for attempt in range(_RETRIES):
             if metadata.get("generateName") and (attempt or not metadata.get("name")):
                 metadata["name"] = meta.generated_name(metadata["generateName"])
@@ -184,6 +193,8 @@ class Registry:
             old = decoding.present_wire(resource, entry.object())
             new = mutate(decoding.present_wire(resource, entry.object()))
             _check_version(resource, new, old, conditional)
+            if self._gates is not None:
+                self._gates.check_rights(resource, namespace, options.user, new, old)
             outcome = await self._update_once(
                 resource, _Found(key, entry, old), new, subresource, options
             )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.apiserver import errors
+from controller.apiserver.access import rbac
+from controller.apiserver.access import validation as access
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import crd as crds
@@ -134,6 +136,8 @@ _PREPARE: dict[str, Callable[[Wire, Mapping[str, Any] | None], None]] = {
     DEFINITIONS: _definition,
     "/namespaces": _namespace,
     "/secrets": _secret,
+    rbac.ROLE_BINDINGS: access.fill_binding,
+    rbac.CLUSTER_ROLE_BINDINGS: access.fill_binding,
 }
 
 
@@ -179,4 +183,8 @@ _VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], lis
     "/secrets": _check_secret,
     "/events": _check_event,
     DEFINITIONS: _check_definition,
+    rbac.ROLES: access.check_role,
+    rbac.CLUSTER_ROLES: access.check_cluster_role,
+    rbac.ROLE_BINDINGS: access.check_role_binding,
+    rbac.CLUSTER_ROLE_BINDINGS: access.check_cluster_role_binding,
 }
