@@ -39,6 +39,8 @@ from controller.apiserver.store import Store
 from controller.apiserver.store.log import Synchronous
 from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
+from controller.apiserver.webhooks.dispatcher import Dispatcher
+from controller.apiserver.webhooks.kinds import webhook_kinds
 
 _log = logging.getLogger(__name__)
 _OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})), internal=True)
@@ -108,18 +110,20 @@ async def serve(config: ApiServerConfig) -> RunningServer:
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
         catalog = Catalog()
-        catalog.add([*builtins(), *access_kinds()])
+        catalog.add([*builtins(), *access_kinds(), *webhook_kinds()])
         definitions = Definitions(store, catalog)
         definitions.start()
         rbac = Rbac(store)
-        registry = Registry(store, catalog, config.admission, Gates(rbac))
+        webhooks = Dispatcher(store, catalog)
+        undo.push_async_callback(webhooks.close)
+        registry = Registry(store, catalog, config.admission, Gates(rbac, webhooks))
         await _report_broken(definitions, registry, catalog)
         await _first_objects(store, registry, catalog)
         collector = Collector(store, catalog, registry)
         collector.start()
         undo.push_async_callback(collector.stop)
         authority, server_pair, admin = _certificates(config)
-        access = Access.make(config, store, rbac, Keeper(store, catalog, registry))
+        access = Access.make(config, store, rbac, Keeper(store, catalog, registry), webhooks)
         await access.start()
         undo.push_async_callback(access.close)
         gate = access.gate(rbac, config.body_limit)
@@ -150,16 +154,20 @@ class Access:
     bearers: Bearers
     reviews: Reviews
     keeper: Keeper
+    webhooks: Dispatcher
     audit: Audit | None
 
     @classmethod
-    def make(cls, config: ApiServerConfig, store: Store, rbac: Rbac, keeper: Keeper) -> Access:
+    def make(
+        cls, config: ApiServerConfig, store: Store, rbac: Rbac, keeper: Keeper,
+        webhooks: Dispatcher,
+    ) -> Access:  # fmt: skip
         directory = config.pki_dir or config.data_dir / "pki"
         signer = Signer.load(directory / "service-accounts.key")
         static = tokens.static_tokens(config.token_file) if config.token_file else None
         bearers = Bearers(store, signer, static)
         audit = Audit(config.audit_log, config.audit_level) if config.audit_log else None
-        return cls(bearers, Reviews(store, rbac, bearers, signer), keeper, audit)
+        return cls(bearers, Reviews(store, rbac, bearers, signer), keeper, webhooks, audit)
 
     def gate(self, authorizer: auth.Authorizer, body_limit: int) -> Gate:
         return Gate(self.bearers.user, authorizer, body_limit, self.reviews, self.audit)
@@ -171,6 +179,7 @@ class Access:
 
     async def close(self) -> None:
         await self.keeper.stop()
+        await self.webhooks.close()
         if self.audit is not None:
             await self.audit.close()
 

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from controller.apiserver.access import rbac
 from controller.apiserver.access.escalation import Giver
 from controller.apiserver.access.rbac import Rbac
-from controller.apiserver.admission import User
-from controller.apiserver.catalog import Resource
-
-Wire = dict[str, Any]
+from controller.apiserver.webhooks.dispatcher import Dispatcher, Write
 
 
+@dataclass(frozen=True)
 class Gates:
     """Asked by the registry. Everything refused raises ApiError."""
 
-    def __init__(self, authorizer: Rbac) -> None:
-        self._rbac = authorizer
+    authorizer: Rbac
+    webhooks: Dispatcher
 
-    def check_rights(
-        self, resource: Resource, namespace: str, user: User, new: Wire,
-        old: Mapping[str, Any] | None,
-    ) -> None:  # fmt: skip
-        """Before a role or binding is made or changed: may this user hand out such rights?"""
-        if resource.storage in rbac.KINDS:
-            Giver(self._rbac, user, resource, namespace).check(new, old)
+    async def before(self, write: Write, *, internal: bool = False) -> None:
+        """Before the schema is asked: webhooks may change the object (``write.new``).
+
+        ``internal``: the server's own doing, in which no webhook can stand in the way.
+        """
+        if not internal and self.webhooks.concerned(write.resource)[0]:
+            await self.webhooks.mutate(write)
+        if write.new is not None and write.resource.storage in rbac.KINDS:
+            giver = Giver(self.authorizer, write.user, write.resource, write.namespace)
+            giver.check(write.new, write.old)
+
+    async def after(self, write: Write, *, internal: bool = False) -> None:
+        """When the object has proved valid."""
+        if not internal and self.webhooks.concerned(write.resource)[1]:
+            await self.webhooks.validate(write)

@@ -12,6 +12,7 @@ from controller.apiserver.access import validation as access
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import crd as crds
+from controller.apiserver.webhooks import kinds as webhooks
 
 Wire = dict[str, Any]
 PROTECTED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
@@ -138,6 +139,8 @@ _PREPARE: dict[str, Callable[[Wire, Mapping[str, Any] | None], None]] = {
     "/secrets": _secret,
     rbac.ROLE_BINDINGS: access.fill_binding,
     rbac.CLUSTER_ROLE_BINDINGS: access.fill_binding,
+    webhooks.MUTATING: webhooks.fill_mutating,
+    webhooks.VALIDATING: webhooks.fill_validating,
 }
 
 
@@ -187,4 +190,6 @@ _VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], lis
     rbac.CLUSTER_ROLES: access.check_cluster_role,
     rbac.ROLE_BINDINGS: access.check_role_binding,
     rbac.CLUSTER_ROLE_BINDINGS: access.check_cluster_role_binding,
+    webhooks.MUTATING: webhooks.check,
+    webhooks.VALIDATING: webhooks.check,
 }

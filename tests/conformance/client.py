@@ -102,6 +102,10 @@ class Cluster:
         finally:
             connection.close()
 
+    @property
+    def host(self) -> str:
+        return self._server.hostname or ""
+
     def get(self, path: str, **query: Any) -> Reply:
         return self("GET", path, query=query)
 
