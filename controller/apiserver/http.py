@@ -33,6 +33,7 @@ from controller.apiserver.verbs import Answer, Call, Verbs
 _log = logging.getLogger(__name__)
 _GZIP_FROM = 128 * 1024
 _WRITE_SECONDS = 60.0
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 REQUESTS = Counter(
     "kumulus_apiserver_requests_total", "Requests answered.", ("verb", "resource", "code")
@@ -129,8 +130,8 @@ class HttpApi:
         if log is None:
             return
         body = b""
-        if seen.code < 400 and request.can_read_body and log.wants_body(seen.target):
-            body = await request.read()
+        if seen.code < 400 and request.method in _WITH_BODY and log.wants_body(seen.target):
+            body = await request.read()  # kept from when it was first read
         await log.record(audit.event(request, seen, level=log.level, body=body))
 
     def _authorize(

@@ -111,12 +111,12 @@ def read_verdict(raw: bytes, uid: str) -> Verdict:
             f"received invalid webhook response: expected response.uid={errors.render(uid)}, got "
             f"{errors.render(response.get('uid', ''))}"
         )
-    status = response.get("status")
+    status, warnings = response.get("status"), response.get("warnings")
     return Verdict(
         response.get("allowed") is True,
         status if isinstance(status, dict) else {},
         _patch(response),
-        [text for text in response.get("warnings") or () if isinstance(text, str)],
+        [text for text in warnings if isinstance(text, str)] if isinstance(warnings, list) else [],
     )
 
 
