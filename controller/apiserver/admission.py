@@ -36,6 +36,8 @@ class User:
 
     name: str
     groups: frozenset[str] = frozenset()
+    uid: str = ""
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,20 @@ from pathlib import Path
 
 from common import pki, web
 from controller.apiserver import auth
+from controller.apiserver.access import tokens
+from controller.apiserver.access.audit import Audit, Level
+from controller.apiserver.access.keeper import Keeper
+from controller.apiserver.access.kinds import access_kinds
+from controller.apiserver.access.rbac import Rbac
+from controller.apiserver.access.reviews import Reviews
+from controller.apiserver.access.tokens import Bearers, Signer
 from controller.apiserver.admission import Admission, User
 from controller.apiserver.builtins import builtins
 from controller.apiserver.catalog import Catalog
 from controller.apiserver.collector import Collector
 from controller.apiserver.definitions import Definitions
 from controller.apiserver.errors import ApiError
+from controller.apiserver.gates import Gates
 from controller.apiserver.http import Gate, HttpApi
 from controller.apiserver.kubeconfig import write_kubeconfig
 from controller.apiserver.registry import Registry, WriteOptions
@@ -31,9 +39,11 @@ from controller.apiserver.store import Store
 from controller.apiserver.store.log import Synchronous
 from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
+from controller.apiserver.webhooks.dispatcher import Dispatcher
+from controller.apiserver.webhooks.kinds import webhook_kinds
 
 _log = logging.getLogger(__name__)
-_OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})))
+_OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})), internal=True)
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -43,7 +53,8 @@ class ApiServerConfig:
 
     data_dir: holds ``apiserver.db``, ``pki/`` (the CA) and ``kubeconfig``. port 0: any free one.
     synchronous: FULL survives power loss, NORMAL kill -9 alone, OFF is for tests. body_limit:
-    bytes. compact_seconds: how often old history is dropped.
+    bytes. compact_seconds: how often old history is dropped. token_file: static bearer tokens
+    (``access.tokens.static_tokens``). audit_log: where to write who did what.
     """
 
     data_dir: Path
@@ -51,8 +62,9 @@ class ApiServerConfig:
     port: int = 6443
     port_flag: str = "--api-port"
     admission: Admission | None = None
-    tokens: auth.Tokens | None = None
-    authorizer: auth.Authorizer = field(default_factory=auth.members_only)
+    token_file: Path | None = None
+    audit_log: Path | None = None
+    audit_level: Level = "Metadata"
     synchronous: Synchronous = "FULL"
     limits: Limits = field(default_factory=Limits)
     compact_seconds: float = 60.0
@@ -75,6 +87,7 @@ class RunningServer:
     _web: web.Server
     _collector: Collector
     _compaction: asyncio.Task[None]
+    _access: Access
 
     async def close(self) -> None:
         """Answer what is under way, commit, end. Watches are closed."""
@@ -82,28 +95,38 @@ class RunningServer:
         await asyncio.gather(self._compaction, return_exceptions=True)
         self.store.end_subscriptions()
         await self._web.close()
+        await self._access.close()
         await self._collector.stop()
         await self.store.close()
 
 
 async def serve(config: ApiServerConfig) -> RunningServer:
-    """Start; answers requests when it returns. Raises web.PortTaken and CorruptStore."""
+    """Start; answers requests when it returns.
+
+    Raises web.PortTaken, CorruptStore, tokens.BadTokenFile, and OSError for files.
+    """
     store = Store(config.data_dir / "apiserver.db", config.synchronous, config.limits)
     await store.start()
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(store.close)
         catalog = Catalog()
-        catalog.add(builtins())
+        catalog.add([*builtins(), *access_kinds(), *webhook_kinds()])
         definitions = Definitions(store, catalog)
         definitions.start()
-        registry = Registry(store, catalog, config.admission)
+        rbac = Rbac(store)
+        webhooks = Dispatcher(store, catalog)
+        undo.push_async_callback(webhooks.close)
+        registry = Registry(store, catalog, config.admission, Gates(rbac, webhooks))
         await _report_broken(definitions, registry, catalog)
         await _first_objects(store, registry, catalog)
         collector = Collector(store, catalog, registry)
         collector.start()
         undo.push_async_callback(collector.stop)
         authority, server_pair, admin = _certificates(config)
-        gate = Gate(config.tokens, config.authorizer, config.body_limit)
+        access = Access.make(config, store, rbac, Keeper(store, catalog, registry), webhooks)
+        await access.start()
+        undo.push_async_callback(access.close)
+        gate = access.gate(rbac, config.body_limit)
         api = HttpApi(catalog, Verbs(store, registry), gate, lambda: True)
         context = pki.server_context(server_pair, authority.ca, client_certificates="optional")
         running = await web.serve(
@@ -119,8 +142,46 @@ async def serve(config: ApiServerConfig) -> RunningServer:
     )
     _log.info("API server ready", extra={"url": url, "version": store.version})
     return RunningServer(
-        url, running.port, kubeconfig, authority, admin, store, running, collector, compaction
-    )
+        url, running.port, kubeconfig, authority, admin, store, running, collector, compaction,
+        access,
+    )  # fmt: skip
+
+
+@dataclass
+class Access:
+    """What serves authentication and authorization; lives as long as the server."""
+
+    bearers: Bearers
+    reviews: Reviews
+    keeper: Keeper
+    webhooks: Dispatcher
+    audit: Audit | None
+
+    @classmethod
+    def make(
+        cls, config: ApiServerConfig, store: Store, rbac: Rbac, keeper: Keeper,
+        webhooks: Dispatcher,
+    ) -> Access:  # fmt: skip
+        directory = config.pki_dir or config.data_dir / "pki"
+        signer = Signer.load(directory / "service-accounts.key")
+        static = tokens.static_tokens(config.token_file) if config.token_file else None
+        bearers = Bearers(store, signer, static)
+        audit = Audit(config.audit_log, config.audit_level) if config.audit_log else None
+        return cls(bearers, Reviews(store, rbac, bearers, signer), keeper, webhooks, audit)
+
+    def gate(self, authorizer: auth.Authorizer, body_limit: int) -> Gate:
+        return Gate(self.bearers.user, authorizer, body_limit, self.reviews, self.audit)
+
+    async def start(self) -> None:
+        if self.audit is not None:
+            self.audit.start()
+        await self.keeper.start()
+
+    async def close(self) -> None:
+        await self.keeper.stop()
+        await self.webhooks.close()
+        if self.audit is not None:
+            await self.audit.close()
 
 
 def _certificates(

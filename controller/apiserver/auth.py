@@ -15,7 +15,8 @@ from controller.apiserver.admission import User
 MASTERS = "system:masters"
 CONTROLLERS = "kumulus:controllers"
 AUTHENTICATED = "system:authenticated"
-ANONYMOUS = User("system:anonymous", frozenset({"system:unauthenticated"}))
+UNAUTHENTICATED = "system:unauthenticated"
+ANONYMOUS = User("system:anonymous", frozenset({UNAUTHENTICATED}))
 PUBLIC_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 """Open to all."""
 
@@ -37,24 +38,45 @@ class Attempt:
     name: str = ""
 
 
+@dataclass(frozen=True)
+class Decision:
+    """``reason`` says what allows it or, sometimes, why it is not allowed."""
+
+    allowed: bool
+    reason: str = ""
+
+
 class Authorizer(Protocol):
-    """Decides. Answers why not, or the empty string."""
+    """Decides at once, from memory."""
 
-    def __call__(self, attempt: Attempt) -> str: ...
+    def __call__(self, attempt: Attempt) -> Decision: ...
 
 
-def members_only(groups: frozenset[str] = frozenset({MASTERS, CONTROLLERS})) -> Authorizer:
-    """Everything is allowed to the members of ``groups``, nothing to others."""
+def authorize(authorizer: Authorizer, attempt: Attempt) -> None:
+    """Raises ApiError (403) with Kubernetes' words."""
+    decision = authorizer(attempt)
+    if not decision.allowed:
+        why = refusal(attempt)
+        if decision.reason:
+            why = f"{why}: {decision.reason}"
+        raise errors.forbidden(attempt.group, attempt.resource, attempt.name, why)
 
-    def decide(attempt: Attempt) -> str:
-        if attempt.user.groups & groups:
-            return ""
-        return (
-            f"User {errors.render(attempt.user.name)} is in none of the groups that may use this "
-            f"server ({', '.join(sorted(groups))})"
-        )
 
-    return decide
+def refusal(attempt: Attempt) -> str:
+    """``User "x" cannot get resource "y" in API group "z" in the namespace "n"``."""
+    who = errors.render(attempt.user.name)
+    if not attempt.resource:
+        return f"User {who} cannot {attempt.verb} path {errors.render(attempt.path)}"
+    resource = attempt.resource
+    if attempt.subresource:
+        resource = f"{resource}/{attempt.subresource}"
+    where = "at the cluster scope"
+    if attempt.namespace:
+        where = f"in the namespace {errors.render(attempt.namespace)}"
+    return (
+        f"User {who} cannot {attempt.verb} resource {errors.render(resource)} in API group "
+        f"{errors.render(attempt.group)} {where}"
+    )
 
 
 def authenticate(request: web.Request, tokens: Tokens | None) -> User:
@@ -71,4 +93,16 @@ def authenticate(request: web.Request, tokens: Tokens | None) -> User:
     user = tokens(token.strip()) if tokens is not None and scheme.lower() == "bearer" else None
     if user is None:
         raise errors.unauthorized()
-    return User(user.name, user.groups | {AUTHENTICATED})
+    return User(user.name, user.groups | {AUTHENTICATED}, user.uid, user.extra)
+
+
+def user_info(user: User) -> dict[str, object]:
+    """authentication.k8s.io UserInfo."""
+    found: dict[str, object] = {"username": user.name}
+    if user.uid:
+        found["uid"] = user.uid
+    if user.groups:
+        found["groups"] = sorted(user.groups)
+    if user.extra:
+        found["extra"] = {key: list(values) for key, values in user.extra}
+    return found

@@ -358,7 +358,7 @@ def builtins() -> list[Resource]:
         _builtin(
             "", "ServiceAccount", "serviceaccounts", _SERVICE_ACCOUNT,
             (_NAME, Column("Secrets", "string", lambda w: len(w.get("secrets") or [])), _AGE),
-            short_names=("sa",),
+            short_names=("sa",), extra_subresources=("token",),
         ),
         _builtin(
             "", "Event", "events", _CORE_EVENT, _EVENT_COLUMNS, short_names=("ev",),

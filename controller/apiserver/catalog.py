@@ -62,6 +62,7 @@ class Resource:
     message: Mapping[int, Any] | None = None
     deprecation: str = ""
     kept: Node | None = None
+    verbs: tuple[str, ...] = VERBS
 
     @property
     def api_version(self) -> str:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import Any
 
-from controller.apiserver.catalog import VERBS, Catalog, Resource
+from controller.apiserver.catalog import Catalog, Resource
 
 Wire = dict[str, Any]
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -87,7 +87,7 @@ def _entries(resource: Resource) -> list[Wire]:
         "singularName": resource.singular,
         "namespaced": resource.namespaced,
         "kind": resource.kind,
-        "verbs": list(VERBS),
+        "verbs": list(resource.verbs),
         "storageVersionHash": _storage_hash(resource),
     }
     if resource.short_names:
@@ -103,11 +103,17 @@ def _sub_entry(resource: Resource, name: str) -> Wire:
         "singularName": "",
         "namespaced": resource.namespaced,
         "kind": "Scale" if name == "scale" else resource.kind,
-        "verbs": list(_STATUS_VERBS),
+        "verbs": _sub_verbs(name),
     }
     if name == "scale":
         found.update(group="autoscaling", version="v1")
+    elif name == "token":
+        found.update(kind="TokenRequest", group="authentication.k8s.io", version="v1")
     return found
+
+
+def _sub_verbs(name: str) -> list[str]:
+    return ["create"] if name == "token" else list(_STATUS_VERBS)
 
 
 def _storage_hash(resource: Resource) -> str:
@@ -143,6 +149,8 @@ def aggregated(catalog: Catalog, *, core: bool) -> Wire:
 def _response_kind(resource: Resource, name: str = "") -> Wire:
     if name == "scale":
         return {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+    if name == "token":
+        return {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
     return {"group": resource.group, "version": resource.version, "kind": resource.kind}
 
 
@@ -152,7 +160,7 @@ def _aggregated_resource(resource: Resource) -> Wire:
         "responseKind": _response_kind(resource),
         "scope": "Namespaced" if resource.namespaced else "Cluster",
         "singularResource": resource.singular,
-        "verbs": list(VERBS),
+        "verbs": list(resource.verbs),
     }
     if resource.short_names:
         found["shortNames"] = list(resource.short_names)
@@ -163,7 +171,7 @@ def _aggregated_resource(resource: Resource) -> Wire:
             {
                 "subresource": name,
                 "responseKind": _response_kind(resource, name),
-                "verbs": list(_STATUS_VERBS),
+                "verbs": _sub_verbs(name),
             }
             for name in resource.subresources
         ]

@@ -145,7 +145,7 @@ def warned(warnings: Sequence[str]) -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        error.warnings = tuple(warnings)
+        error.warnings = (*warnings, *error.warnings)
         raise
 
 
@@ -174,7 +174,8 @@ def forbidden(
     details = _target(group, resource, name)
     if causes:
         details["causes"] = list(causes)
-    return ApiError(403, "Forbidden", f"{subject} is forbidden: {why}", details)
+    text = f"{subject} is forbidden: {why}" if resource else f"forbidden: {why}"
+    return ApiError(403, "Forbidden", text, details)
 
 
 def method_not_allowed() -> ApiError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import gzip
 import logging
 import time
@@ -17,16 +18,22 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from controller.apiserver import auth, discovery, errors, negotiate, openapi_v2
+from controller.apiserver.access import audit
+from controller.apiserver.access.audit import Audit, Exchange
+from controller.apiserver.access.impersonation import impersonated
+from controller.apiserver.access.reviews import Reviews
 from controller.apiserver.admission import User
-from controller.apiserver.catalog import Catalog
+from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import ApiError
 from controller.apiserver.openapi import OpenApi
 from controller.apiserver.paths import ResourcePath, parse_resource_path
+from controller.apiserver.selectors import parse_fields
 from controller.apiserver.verbs import Answer, Call, Verbs
 
 _log = logging.getLogger(__name__)
 _GZIP_FROM = 128 * 1024
 _WRITE_SECONDS = 60.0
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 REQUESTS = Counter(
     "kumulus_apiserver_requests_total", "Requests answered.", ("verb", "resource", "code")
@@ -47,6 +54,8 @@ class Gate:
     tokens: auth.Tokens | None
     authorizer: auth.Authorizer
     body_limit: int
+    reviews: Reviews
+    audit: Audit | None = None
 
 
 class HttpApi:
@@ -83,14 +92,21 @@ class HttpApi:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         started = time.perf_counter()
         verb, resource = request.method, ""
+        seen = Exchange(dt.datetime.now(dt.UTC)) if self._gate.audit is not None else None
+        target: ResourcePath | None = None
         try:
             user = auth.authenticate(request, self._gate.tokens)
+            if seen is not None:
+                seen.by = user
             path = request.path
             target = parse_resource_path(request.rel_url.raw_path)
             if target is not None:
                 target = _decoded(target)
                 verb, resource = _verb(request, target), _label(target)
-            self._authorize(user, verb, path, target)
+            user = impersonated(user, request.headers, self._gate.authorizer)
+            if seen is not None:
+                seen.acting = user
+            self._authorize(request, user, verb, path, target)
             response = await self._answer(request, user, path, target, verb)
         except ApiError as error:
             response = _status(error)
@@ -106,24 +122,28 @@ class HttpApi:
         REQUESTS.labels(verb, resource, str(response.status)).inc()
         if verb != "watch":
             DURATION.labels(verb, resource).observe(time.perf_counter() - started)
+        if seen is not None:
+            seen.verb, seen.target, seen.code = verb, target, response.status
+            await self._audit(request, seen)
         return response
 
-    def _authorize(self, user: User, verb: str, path: str, target: ResourcePath | None) -> None:
-        if path in auth.PUBLIC_PATHS:
+    async def _audit(self, request: web.Request, seen: Exchange) -> None:
+        log = self._gate.audit
+        if log is None:
+            return
+        body = b""
+        if seen.code < 400 and request.method in _WITH_BODY and log.wants_body(seen.target):
+            body = await request.read()  # kept from when it was first read
+        await log.record(audit.event(request, seen, level=log.level, body=body))
+
+    def _authorize(
+        self, request: web.Request, user: User, verb: str, path: str, target: ResourcePath | None
+    ) -> None:
+        if path in auth.PUBLIC_PATHS or auth.MASTERS in user.groups:
             return
         if user is auth.ANONYMOUS:
             raise errors.unauthorized()
-        if target is None:
-            why = self._gate.authorizer(auth.Attempt(user, verb.lower(), path))
-            group, resource, name = "", path, ""
-        else:
-            group, resource, name = target.group, target.plural, target.name
-            attempt = auth.Attempt(
-                user, verb, path, group, resource, target.subresource, target.namespace, name
-            )
-            why = self._gate.authorizer(attempt)
-        if why:
-            raise errors.forbidden(group, resource, name, why)
+        auth.authorize(self._gate.authorizer, _attempt(request, user, verb, path, target))
 
     async def _answer(
         self, request: web.Request, user: User, path: str, target: ResourcePath | None, verb: str
@@ -146,9 +166,19 @@ class HttpApi:
             user,
             negotiate.accepted(request.headers.get("Accept", "")),
         )
+        form = self._gate.reviews.form(resource, target.subresource)
+        if form is not None:
+            return await self._respond(request, await self._review(request, call, form, verb))
         if verb == "watch":
             return await self._watch(request, call)
         return await self._respond(request, await self._run(request, call, verb))
+
+    async def _review(self, request: web.Request, call: Call, form: Resource, verb: str) -> Answer:
+        if verb != "create":
+            raise errors.method_not_allowed()
+        media = negotiate.media_type(request.headers.get("Content-Type", ""))
+        body = await request.read()
+        return await self._verbs.review(call, body, media, form, self._gate.reviews)
 
     async def _run(self, request: web.Request, call: Call, verb: str) -> Answer:
         verbs = self._verbs
@@ -178,8 +208,7 @@ class HttpApi:
             body = await asyncio.to_thread(gzip.compress, body, 1)
             headers["Content-Encoding"] = "gzip"
         response = web.Response(body=body, status=answer.code, headers=headers)
-        for warning in answer.warnings:
-            response.headers.add("Warning", _warning(warning))
+        _warn(response, answer.warnings)
         return response
 
     async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
@@ -273,6 +302,36 @@ class HttpApi:
         return _json({"paths": sorted([*self._plain, *served])})
 
 
+def _attempt(
+    request: web.Request, user: User, verb: str, path: str, target: ResourcePath | None
+) -> auth.Attempt:
+    """As Kubernetes takes a request apart for its authorizers."""
+    if target is None:
+        return auth.Attempt(user, verb.lower(), path)
+    namespace, name = target.namespace, target.name
+    if not target.group and target.plural == "namespaces":
+        namespace = name
+    if not name and "fieldSelector" in request.query:
+        name = _selected_name(request.query["fieldSelector"])
+    return auth.Attempt(
+        user, verb, path, target.group, target.plural, target.subresource, namespace, name
+    )
+
+
+def _selected_name(selector: str) -> str:
+    """The one name that a list or watch is about, if it is about one."""
+    try:
+        return parse_fields(selector, ("metadata.name",)).exact("metadata.name") or ""
+    except ApiError:
+        return ""
+
+
+def _warn(response: web.Response, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+        response.headers.add("Warning", f'299 - "{text.replace(chr(13), " ")}"')
+
+
 def _verb(request: web.Request, target: ResourcePath) -> str:
     method = request.method
     if method in ("GET", "HEAD"):
@@ -326,10 +385,9 @@ def _found(wire: Mapping[str, Any] | None) -> web.Response | None:
 
 def _status(error: ApiError) -> web.Response:
     response = _json(error.status(), status=error.code)
-    for warning in error.warnings:
-        response.headers.add("Warning", _warning(warning))
     if error.code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    _warn(response, error.warnings)
     if retry := error.details.get("retryAfterSeconds"):
         response.headers["Retry-After"] = str(retry)
     return response

@@ -53,6 +53,11 @@ def timestamp(now: dt.datetime | None = None) -> str:
     return (now or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def timestamp_of(seconds: float) -> str:
+    """A time given in seconds since 1970."""
+    return timestamp(dt.datetime.fromtimestamp(seconds, dt.UTC))
+
+
 def new_uid() -> str:
     return str(uuid.uuid4())
 

@@ -120,6 +120,8 @@ def _paths(resource: Resource, operation: Callable[..., Wire]) -> Wire:
     base = f"{base}/{resource.version}"
     within = f"{base}/namespaces/{{namespace}}" if resource.namespaced else base
     collection = f"{within}/{resource.plural}"
+    if resource.verbs == ("create",):
+        return {collection: {"post": operation(resource, "post")}}
     found = {
         collection: {
             "get": operation(resource, "list"),

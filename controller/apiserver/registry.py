@@ -14,9 +14,11 @@ from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError, FieldError
+from controller.apiserver.gates import Gates
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING
 from controller.apiserver.store import ChangeType, Entry, ObjectKey, Store, StoreFailure
+from controller.apiserver.webhooks.dispatcher import Write
 
 Wire = dict[str, Any]
 Mutate = Callable[[Wire], Wire]
@@ -45,6 +47,10 @@ class WriteOptions:
     user: User
     dry_run: bool = False
     validation: FieldValidation = "Warn"
+    internal: bool = False
+    """The server's own doing: no webhook can stand in its way."""
+    warnings: list[str] = field(default_factory=list)
+    """Grows: what the client is to be told beside the answer."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +84,13 @@ class Registry:
     """Creates, changes and deletes. Everything that is refused raises ApiError."""
 
     def __init__(
-        self, store: Store, catalog: Catalog, judge: admission.Admission | None = None
-    ) -> None:
+        self, store: Store, catalog: Catalog, judge: admission.Admission | None = None,
+        gates: Gates | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
         self._catalog = catalog
         self._judge = judge
+        self._gates = gates
         self._lookup = StoreLookup(store, catalog)
 
     # Reading
@@ -102,8 +110,12 @@ class Registry:
         """``wire`` is decoded (``decoding.decode``) and becomes the registry's."""
         metadata = wire["metadata"]
         _match_namespace(metadata, namespace)
+        if namespace:
+            metadata["namespace"] = namespace
         if metadata.pop("resourceVersion", None):
             raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+        wire = await self._before(resource, wire, None, "", options)
+        metadata = wire["metadata"]
         for attempt in range(_RETRIES):
             if metadata.get("generateName") and (attempt or not metadata.get("name")):
                 metadata["name"] = meta.generated_name(metadata["generateName"])
@@ -184,6 +196,7 @@ class Registry:
             old = decoding.present_wire(resource, entry.object())
             new = mutate(decoding.present_wire(resource, entry.object()))
             _check_version(resource, new, old, conditional)
+            new = await self._before(resource, new, old, subresource, options)
             outcome = await self._update_once(
                 resource, _Found(key, entry, old), new, subresource, options
             )
@@ -204,6 +217,7 @@ class Registry:
         self._validate(resource, new, old)
         strategies.complete(resource, new, self._catalog)
         if structural.same(new, old):
+            await self._after(resource, new, old, subresource, options)
             return Outcome(decoding.present(resource, entry.body))
         await self._admit(resource, new, old, subresource, options)
         if self._store.head(key) is not entry:
@@ -244,6 +258,7 @@ class Registry:
         key, entry, old = found
         new = decoding.present_wire(resource, entry.object())
         _begin_deletion(resource, new, delete)
+        await self._before(resource, None, old, "", options)
         await self._admit(resource, None, old, "", options)
         if self._store.head(key) is not entry:
             return None
@@ -293,10 +308,30 @@ class Registry:
             name = new["metadata"].get("name", "")
             raise errors.invalid_object(resource.group, resource.kind, name, found)
 
+    async def _before(
+        self, resource: Resource, new: Wire | None, old: Wire | None, subresource: str,
+        options: WriteOptions,
+    ) -> Wire:  # fmt: skip
+        """The object (the old one, if it is deleted) as the mutating webhooks leave it."""
+        if self._gates is not None:
+            write = _write_of(resource, new, old, subresource, options)
+            await self._gates.before(write, internal=options.internal)
+            new = write.new
+        return new or old or {}
+
+    async def _after(
+        self, resource: Resource, new: Wire | None, old: Wire | None, subresource: str,
+        options: WriteOptions,
+    ) -> None:  # fmt: skip
+        if self._gates is not None:
+            write = _write_of(resource, new, old, subresource, options)
+            await self._gates.after(write, internal=options.internal)
+
     async def _admit(
         self, resource: Resource, new: Wire | None, old: Wire | None, subresource: str,
         options: WriteOptions,
     ) -> None:  # fmt: skip
+        await self._after(resource, new, old, subresource, options)
         if self._judge is None or not resource.custom:
             return
         metadata = (new or old or {})["metadata"]
@@ -323,6 +358,17 @@ class Registry:
             with bind(kind=request.kind, namespace=request.namespace, name=request.name):
                 _log.exception("admission failed")
             raise errors.internal("admission failed; the server's log has the reason") from None
+
+
+def _write_of(
+    resource: Resource, new: Wire | None, old: Wire | None, subresource: str,
+    options: WriteOptions,
+) -> Write:  # fmt: skip
+    metadata = (old or new or {})["metadata"]
+    return Write(
+        resource, metadata.get("namespace", ""), metadata.get("name", ""), subresource,
+        options.user, options.dry_run, new, old, options.warnings,
+    )  # fmt: skip
 
 
 def _match_namespace(metadata: Wire, namespace: str) -> None:

@@ -61,6 +61,28 @@ def parse_labels(text: str) -> LabelSelector:
     return LabelSelector(tuple(_Parser(text).requirements())) if text.strip() else LabelSelector()
 
 
+def selected_by(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """metav1.LabelSelector, as objects hold it. An empty one selects everything.
+
+    A malformed expression selects nothing.
+    """
+    wanted = selector.get("matchLabels") or {}
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        return False
+    return all(_expression(e, labels) for e in selector.get("matchExpressions") or ())
+
+
+_EXPRESSIONS = {"In": "in", "NotIn": "notin", "Exists": "exists", "DoesNotExist": "!"}
+
+
+def _expression(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    operator = _EXPRESSIONS.get(expression.get("operator", ""))
+    if operator is None:
+        return False
+    values = frozenset(expression.get("values") or ())
+    return Requirement(expression.get("key", ""), operator, values).matches(labels)
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self._tokens = _tokenize(text)

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.apiserver import errors, scale
+from controller.apiserver.access import rbac
+from controller.apiserver.access import validation as access
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import crd as crds
+from controller.apiserver.webhooks import kinds as webhooks
 
 Wire = dict[str, Any]
 PROTECTED = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
@@ -138,6 +141,10 @@ _PREPARE: dict[str, Callable[[Wire, Mapping[str, Any] | None], None]] = {
     DEFINITIONS: _definition,
     "/namespaces": _namespace,
     "/secrets": _secret,
+    rbac.ROLE_BINDINGS: access.fill_binding,
+    rbac.CLUSTER_ROLE_BINDINGS: access.fill_binding,
+    webhooks.MUTATING: webhooks.fill_mutating,
+    webhooks.VALIDATING: webhooks.fill_validating,
 }
 
 
@@ -183,4 +190,10 @@ _VALIDATE: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any] | None], lis
     "/secrets": _check_secret,
     "/events": _check_event,
     DEFINITIONS: _check_definition,
+    rbac.ROLES: access.check_role,
+    rbac.CLUSTER_ROLES: access.check_cluster_role,
+    rbac.ROLE_BINDINGS: access.check_role_binding,
+    rbac.CLUSTER_ROLE_BINDINGS: access.check_cluster_role_binding,
+    webhooks.MUTATING: webhooks.check,
+    webhooks.VALIDATING: webhooks.check,
 }

@@ -21,6 +21,7 @@ from controller.apiserver import (
     strategic,
     tables,
 )
+from controller.apiserver.access.reviews import Asked, Reviews
 from controller.apiserver.admission import User
 from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
@@ -129,7 +130,17 @@ class Verbs:
             outcome = await self._registry.create(
                 call.resource, call.namespace, decoded.wire, wanted
             )
-        return self._one(call, outcome.body, 201, decoded.oddities)
+        return self._one(call, outcome.body, 201, [*decoded.oddities, *wanted.warnings])
+
+    async def review(
+        self, call: Call, body: bytes, media: str, form: Resource, reviews: Reviews
+    ) -> Answer:
+        """A question that is answered and not stored; it comes as a ``form``."""
+        wanted = options.write_options(call.query, call.user, "CreateOptions")
+        decoded = _decode(form, body, media, wanted.validation)
+        asked = Asked(call.user, call.namespace, call.name, decoded.wire)
+        found = reviews.answer(call.resource, call.subresource, asked)
+        return Answer(decoding.encode(found), 201, decoded.oddities, media=call.accepted.media)
 
     async def update(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
@@ -155,7 +166,7 @@ class Verbs:
                 call.resource, call.namespace, call.name, mutate, wanted,
                 subresource=call.subresource, conditional=call.resource.custom,
             )  # fmt: skip
-        return self._one(call, outcome.body, warnings=decoded.oddities)
+        return self._one(call, outcome.body, warnings=[*decoded.oddities, *wanted.warnings])
 
     async def patch(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
@@ -183,7 +194,7 @@ class Verbs:
                 call.resource, call.namespace, call.name, mutate, wanted,
                 subresource=call.subresource,
             )  # fmt: skip
-        return self._one(call, outcome.body, warnings=warnings)
+        return self._one(call, outcome.body, warnings=[*warnings, *wanted.warnings])
 
     def _parse_patch(self, call: Call, body: bytes) -> Any:
         try:
@@ -239,7 +250,7 @@ class Verbs:
             call.resource, call.namespace, call.name, delete, write
         )
         if not outcome.deleted:
-            return self._one(call, outcome.body)
+            return self._one(call, outcome.body, warnings=write.warnings)
         metadata = orjson.loads(outcome.body)["metadata"]
         details = {
             "name": metadata["name"],
@@ -254,7 +265,7 @@ class Verbs:
             "status": "Success",
             "details": {key: value for key, value in details.items() if value},
         }
-        return Answer(orjson.dumps(status), media=call.accepted.media)
+        return Answer(orjson.dumps(status), 200, write.warnings, call.accepted.media)
 
     async def delete_collection(self, call: Call, body: bytes, media: str) -> Answer:
         given = _delete_body(body, media)

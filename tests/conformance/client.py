@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import http.client
 import json
 import ssl
@@ -63,9 +64,8 @@ class Cluster:
         config = yaml.safe_load(kubeconfig.read_text())
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         self._server = urlsplit(cluster["server"])
-        self.context = ssl.create_default_context(
-            cadata=_material(cluster, "certificate-authority").decode()
-        )
+        self._ca = _material(cluster, "certificate-authority").decode()
+        self.context = ssl.create_default_context(cadata=self._ca)
         if "client-certificate" in user or "client-certificate-data" in user:
             with _files(user) as (cert, key):
                 self.context.load_cert_chain(cert, key)
@@ -105,26 +105,55 @@ class Cluster:
         return http.client.HTTPSConnection(
             self._server.hostname or "", self._server.port, context=self.context, timeout=timeout
         )
+    @property
+    def host(self) -> str:
+        return self._server.hostname or ""
+
+    # ``_as`` and ``_groups`` among the query say whom to impersonate.
 
     def get(self, path: str, **query: Any) -> Reply:
-        return self("GET", path, query=query)
+        return self("GET", path, headers=_impersonation(query), query=query)
 
     def post(self, path: str, body: Any, **query: Any) -> Reply:
-        return self("POST", path, body, query=query)
+        return self("POST", path, body, headers=_impersonation(query), query=query)
 
     def put(self, path: str, body: Any, **query: Any) -> Reply:
         return self("PUT", path, body, query=query)
 
     def delete(self, path: str, body: Any = None, **query: Any) -> Reply:
-        return self("DELETE", path, body, query=query)
+        return self("DELETE", path, body, headers=_impersonation(query), query=query)
 
     def merge(self, path: str, body: Any, **query: Any) -> Reply:
-        return self("PATCH", path, body, content=MERGE, query=query)
+        headers = _impersonation(query)
+        return self("PATCH", path, body, content=MERGE, headers=headers, query=query)
+
+    def anonymous(self, method: str, path: str, body: Any = None, **more: Any) -> Reply:
+        """Without the kubeconfig's credentials."""
+        return self._stranger()(method, path, body, **more)
+
+    def bearer(self, token: str, method: str, path: str, body: Any = None, **more: Any) -> Reply:
+        """With a token in place of the kubeconfig's credentials."""
+        headers = {**more.pop("headers", {}), "Authorization": f"Bearer {token}"}
+        return self._stranger()(method, path, body, headers=headers, **more)
+
+    def _stranger(self) -> Cluster:
+        found = copy.copy(self)
+        found.context, found._token = ssl.create_default_context(cadata=self._ca), None
+        return found
 
     def watch(self, path: str, seconds: int = 1, **query: Any) -> list[Wire]:
         """What a watch says in ``seconds``."""
         asked = {"watch": "1", "timeoutSeconds": seconds, **query}
         return self("GET", path, query=asked).events
+
+
+def _impersonation(query: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    if user := query.pop("_as", ""):
+        found["Impersonate-User"] = user
+    for group in query.pop("_groups", ()):
+        found["Impersonate-Group"] = group
+    return found
 
 
 def _material(holder: Wire, key: str) -> bytes:

@@ -175,8 +175,13 @@ def _environment(declared: str) -> cel.Env:
         "list": _T.List(_T.DYN), "map": _T.Map(_T.STRING, _T.DYN), "dyn": _T.DYN,
     }  # fmt: skip
     self_type = types[declared]
+    return environment_of({"self": self_type, "oldSelf": self_type})
+
+
+def environment_of(variables: Mapping[str, Any]) -> cel.Env:
+    """CEL as Kubernetes has it, with these variables (name: type)."""
     return cel.NewEnv(
-        variables={"self": self_type, "oldSelf": self_type},
+        variables=dict(variables),
         extensions=[
             ext_strings.ExtStrings(),
             ext_math.ExtMath(),

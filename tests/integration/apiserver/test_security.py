@@ -44,7 +44,8 @@ def test_a_certificate_alone_is_no_permission(api_server: ApiServerProcess) -> N
         api_server.pki, "controller", common_name="controller",
         organizations=("kumulus:controllers",), client=True,
     )  # fmt: skip
-    assert _get(api_server, "/api/v1/secrets", member) == 200
+    assert _get(api_server, "/api/v1/namespaces", member) == 200
+    assert _get(api_server, "/api/v1/secrets", member) == 403
 
 
 def test_files_are_their_owners_alone(api_server: ApiServerProcess, widgets: Widgets) -> None:
