@@ -33,7 +33,9 @@ from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
 
 _log = logging.getLogger(__name__)
-_OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})))
+_OWN = WriteOptions(
+    User("system:apiserver", frozenset({auth.MASTERS})), manager="kumulus-apiserver"
+)
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 

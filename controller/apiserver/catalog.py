@@ -58,6 +58,8 @@ class Resource:
     shown: Callable[[Wire], Wire] | None = None
     taken: Callable[[Wire], Wire] | None = None
     message: Mapping[int, Any] | None = None
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others derive from it, made once."""
 
     @property
     def api_version(self) -> str:

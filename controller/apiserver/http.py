@@ -141,6 +141,7 @@ class HttpApi:
             request.query,
             user,
             negotiate.accepted(request.headers.get("Accept", "")),
+            request.headers.get("User-Agent", ""),
         )
         if verb == "watch":
             return await self._watch(request, call)

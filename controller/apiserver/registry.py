@@ -14,6 +14,7 @@ from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError, FieldError
+from controller.apiserver.fields import managed
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING
 from controller.apiserver.store import ChangeType, Entry, ObjectKey, Store, StoreFailure
@@ -45,6 +46,9 @@ class WriteOptions:
     user: User
     dry_run: bool = False
     validation: FieldValidation = "Warn"
+    manager: str = "unknown"
+    applied: bool = False
+    """The object brings the managedFields that it is to have (server-side apply)."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,8 @@ class Registry:
         key = ObjectKey(resource.storage, namespace, metadata["name"])
         if self._store.head(key) is not None:
             return None
+        if not options.applied:
+            managed.created(resource, wire, options.manager)
         await self._admit(resource, wire, None, "", options)
         if self._store.head(key) is not None:
             return None
@@ -198,11 +204,16 @@ class Registry:
         """None if the object changed meanwhile."""
         key, entry, old = found
         _match_namespace(new["metadata"], key.namespace)
+        entries = new["metadata"].get(managed.FIELD)
         new = _prepare_update(resource, new, old, key.namespace, subresource)
         strategies.prepare(resource, new, old)
         _bump_generation(resource, new, old)
         self._validate(resource, new, old)
         strategies.complete(resource, new, self._catalog)
+        if options.applied:
+            managed.put(new, entries)
+        else:
+            managed.updated(resource, new, old, entries, options.manager, subresource)
         if structural.same(new, old):
             return Outcome(decoding.present(resource, entry.body))
         await self._admit(resource, new, old, subresource, options)

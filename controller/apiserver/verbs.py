@@ -10,6 +10,7 @@ import orjson
 import yaml
 
 from controller.apiserver import (
+    applying,
     decoding,
     errors,
     listing,
@@ -45,6 +46,7 @@ class Call:
     query: Mapping[str, str]
     user: User
     accepted: Accepted
+    agent: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Verbs:
     async def create(self, call: Call, body: bytes, media: str) -> Answer:
         if call.name:
             raise errors.method_not_allowed()
-        wanted = options.write_options(call.query, call.user, "CreateOptions")
+        wanted = options.write_options(call.query, call.user, "CreateOptions", call.agent)
         decoded = _decode(call.resource, body, media, wanted.validation)
         outcome = await self._registry.create(call.resource, call.namespace, decoded.wire, wanted)
         return self._one(call, outcome.body, 201, decoded.oddities)
@@ -124,7 +126,7 @@ class Verbs:
     async def update(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
             raise errors.bad_request("name must be provided")
-        wanted = options.write_options(call.query, call.user, "UpdateOptions")
+        wanted = options.write_options(call.query, call.user, "UpdateOptions", call.agent)
         decoded = _decode(call.resource, body, media, wanted.validation)
         given = decoded.wire["metadata"]
         given.setdefault("name", call.name)
@@ -146,10 +148,12 @@ class Verbs:
     async def patch(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
             raise errors.method_not_allowed()
+        if media == patches.APPLY_PATCH:
+            return await self._apply(call, body)
         accepted = _CUSTOM_PATCHES if call.resource.custom else _BUILTIN_PATCHES
         if media not in accepted:
             raise errors.unsupported_media((*accepted, patches.APPLY_PATCH))
-        wanted = options.write_options(call.query, call.user, "PatchOptions")
+        wanted = options.write_options(call.query, call.user, "PatchOptions", call.agent)
         patch = _parse_patch(body)
         oddities: list[str] = []
 
@@ -166,6 +170,16 @@ class Verbs:
         )
         warnings = oddities if wanted.validation == "Warn" else []
         return self._one(call, outcome.body, warnings=warnings)
+
+    async def _apply(self, call: Call, body: bytes) -> Answer:
+        wanted = options.write_options(
+            call.query, call.user, "PatchOptions", call.agent, apply=True
+        )
+        config, oddities = applying.parse(body, wanted.validation)
+        target = applying.Target(call.resource, call.namespace, call.name, call.subresource)
+        force = options.is_true(call.query, "force")
+        outcome = await applying.apply(self._registry, target, config, wanted, force)
+        return self._one(call, outcome.body, 201 if outcome.created else 200, oddities)
 
     async def delete(self, call: Call, body: bytes, media: str) -> Answer:
         if call.subresource:
