@@ -136,8 +136,10 @@ _NAMESPACE = _kind(
             phase=_field(1, _STRING, "Active or Terminating."),
             conditions=_field(
                 2,
-                _list({"type": "object", "x-kubernetes-preserve-unknown-fields": True},
-                      **_by_key("type")),
+                _list(
+                    {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                    **_by_key("type"),
+                ),
             ),
         ),
     ),

@@ -53,9 +53,7 @@ def write_options(
     if apply and not manager:
         problems.append(errors.required("fieldManager", "is required for apply patch"))
     if kind == "PatchOptions" and not apply and "force" in query:
-        problems.append(
-            errors.forbidden_field("force", "may not be specified for non-apply patch")
-        )
+        problems.append(errors.forbidden_field("force", "may not be specified for non-apply patch"))
     if problems:
         raise errors.invalid_options(kind, problems)
     found = manager or _from_agent(agent) or "unknown"

@@ -213,7 +213,8 @@ class Registry:
         if options.applied:
             managed.put(new, entries)
         else:
-            managed.updated(resource, new, old, entries, options.manager, subresource)
+            who = managed.Manager(options.manager, "Update", resource.api_version, subresource)
+            managed.updated(resource, new, old, entries, who)
         if structural.same(new, old):
             return Outcome(decoding.present(resource, entry.body))
         await self._admit(resource, new, old, subresource, options)

@@ -124,21 +124,19 @@ def created(resource: Resource, wire: Wire, manager: str) -> None:
     put(wire, entries)
 
 
-def updated(
-    resource: Resource, new: Wire, old: Wire, given: Any, manager: str, subresource: str
-) -> None:
+def updated(resource: Resource, new: Wire, old: Wire, given: Any, manager: Manager) -> None:
     """Set the managedFields of a changed object, in place; its metadata may be the old one's.
 
     ``given``: those that the client sent. Regular ones replace the old, ``[{}]`` removes them
     all, others count for nothing. An object without any is not tracked.
     """
     before = old["metadata"].get(FIELD) or []
+    subresource = manager.subresource
     base = before if subresource else asked(given, before)
     if base:
-        who = Manager(manager, "Update", resource.api_version, subresource)
         base = track(
             field_type(resource), visible(resource, old, subresource),
-            visible(resource, new, subresource), base, who,
+            visible(resource, new, subresource), base, manager,
         )  # fmt: skip
     if base is not new["metadata"].get(FIELD):
         put(new, base)

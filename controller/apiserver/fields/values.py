@@ -139,9 +139,9 @@ def _compare_fields(type_: Type, old: dict[str, Any], new: dict[str, Any]) -> Di
             found.added[f"f:{key}"] = everything(type_.child(key), value)
         else:
             found.take(f"f:{key}", compare(type_.child(key), before, value))
-    for key in old:
+    for key, before in old.items():
         if key not in new:
-            found.removed[f"f:{key}"] = everything(type_.child(key), old[key])
+            found.removed[f"f:{key}"] = everything(type_.child(key), before)
     return found.result()
 
 
