@@ -43,7 +43,9 @@ from controller.apiserver.webhooks.dispatcher import Dispatcher
 from controller.apiserver.webhooks.kinds import webhook_kinds
 
 _log = logging.getLogger(__name__)
-_OWN = WriteOptions(User("system:apiserver", frozenset({auth.MASTERS})), internal=True)
+_OWN = WriteOptions(
+    User("system:apiserver", frozenset({auth.MASTERS})), internal=True, manager="kumulus-apiserver"
+)
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 

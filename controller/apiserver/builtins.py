@@ -37,6 +37,11 @@ def _list(items: Schema, **more: Any) -> Schema:
     return {"type": "array", "items": items, **more}
 
 
+def _by_key(*keys: str) -> Schema:
+    """Marks a list whose items are told apart by these fields."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": list(keys)}
+
+
 _STRING: Schema = {"type": "string"}
 _BOOLEAN: Schema = {"type": "boolean"}
 _INT32: Schema = {"type": "integer", "format": "int32"}
@@ -58,6 +63,16 @@ _OWNER = _object(
     apiVersion=_field(5, _STRING),
     controller=_field(6, _BOOLEAN),
     blockOwnerDeletion=_field(7, _BOOLEAN),
+) | {"x-kubernetes-map-type": "atomic"}
+_MANAGED = _object(
+    "Which fields a manager owns.",
+    manager=_field(1, _STRING),
+    operation=_field(2, _STRING),
+    apiVersion=_field(3, _STRING),
+    time=_field(4, _TIME),
+    fieldsType=_field(6, _STRING),
+    fieldsV1=_field(7, {"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+    subresource=_field(8, _STRING),
 )
 OBJECT_META = _object(
     "What every object has: its name, labels and the like.",
@@ -76,17 +91,16 @@ OBJECT_META = _object(
     ownerReferences=_field(
         13,
         _list(_OWNER, **{"x-kubernetes-patch-merge-key": "uid",
-                         "x-kubernetes-patch-strategy": "merge"}),
+                         "x-kubernetes-patch-strategy": "merge"}, **_by_key("uid")),
         "Objects that own this one.",
     ),
     finalizers=_field(
         14,
-        _list(_STRING, **{"x-kubernetes-patch-strategy": "merge"}),
+        _list(_STRING, **{"x-kubernetes-patch-strategy": "merge",
+                          "x-kubernetes-list-type": "set"}),
         "Deletion waits until this list is empty.",
     ),
-    managedFields=_field(
-        17, _list({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
-    ),
+    managedFields=_field(17, _list(_MANAGED), "Who owns which field."),
 )  # fmt: skip
 _REFERENCE = _object(
     "Names another object.",
@@ -97,7 +111,7 @@ _REFERENCE = _object(
     apiVersion=_field(5, _STRING),
     resourceVersion=_field(6, _STRING),
     fieldPath=_field(7, _STRING),
-)
+) | {"x-kubernetes-map-type": "atomic"}
 _SOURCE = _object("Who reported.", component=_field(1, _STRING), host=_field(2, _STRING))
 _SERIES = _object(
     "A row of the same event.",
@@ -121,7 +135,11 @@ _NAMESPACE = _kind(
             "Observed.",
             phase=_field(1, _STRING, "Active or Terminating."),
             conditions=_field(
-                2, _list({"type": "object", "x-kubernetes-preserve-unknown-fields": True})
+                2,
+                _list(
+                    {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+                    **_by_key("type"),
+                ),
             ),
         ),
     ),
@@ -141,7 +159,7 @@ _SECRET = _kind(
 )
 _SERVICE_ACCOUNT = _kind(
     "An identity for programs.",
-    secrets=_field(2, _list(_REFERENCE)),
+    secrets=_field(2, _list(_REFERENCE, **_by_key("name"))),
     imagePullSecrets=_field(3, _list(_object(name=_field(1, _STRING)))),
     automountServiceAccountToken=_field(4, _BOOLEAN),
 )
@@ -245,7 +263,7 @@ _CRD = _kind(
     ),
     status=_object(
         "Observed.",
-        conditions=_list(_OPEN, nullable=True),
+        conditions=_list(_OPEN, nullable=True, **_by_key("type")),
         acceptedNames=_NAMES,
         storedVersions=_list(_STRING),
         observedGeneration=_INT64,

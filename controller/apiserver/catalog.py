@@ -63,6 +63,8 @@ class Resource:
     deprecation: str = ""
     kept: Node | None = None
     verbs: tuple[str, ...] = VERBS
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What others derive from it, made once."""
 
     @property
     def api_version(self) -> str:

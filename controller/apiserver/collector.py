@@ -24,7 +24,9 @@ from controller.apiserver.strategies import DEFINITIONS
 Wire = dict[str, Any]
 
 _log = logging.getLogger(__name__)
-_OPTIONS = WriteOptions(User("system:garbage-collector", frozenset({"system:masters"})))
+_OPTIONS = WriteOptions(
+    User("system:garbage-collector", frozenset({"system:masters"})), manager="kumulus-apiserver"
+)
 _RETRY_SECONDS = 1.0
 _OWNERS = b'"ownerReferences"'
 _DELETING = b'"deletionTimestamp"'

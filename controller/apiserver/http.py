@@ -165,6 +165,7 @@ class HttpApi:
             request.query,
             user,
             negotiate.accepted(request.headers.get("Accept", "")),
+            request.headers.get("User-Agent", ""),
         )
         form = self._gate.reviews.form(resource, target.subresource)
         if form is not None:

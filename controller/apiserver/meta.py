@@ -42,6 +42,11 @@ _STRING_MAPS = ("labels", "annotations")
 KNOWN = frozenset(
     (*_STRINGS, *_INTEGERS, *_STRING_MAPS, "finalizers", "ownerReferences", "managedFields")
 )
+_MANAGED_FIELDS = frozenset(
+    {
+        "manager", "operation", "apiVersion", "time", "fieldsType", "fieldsV1", "subresource",
+    }
+)  # fmt: skip
 _OWNER_FIELDS = {
     "apiVersion": str, "kind": str, "name": str, "uid": str,
     "controller": bool, "blockOwnerDeletion": bool,
@@ -111,6 +116,9 @@ def _coerce_field(key: str, value: Any, path: str, unknown: list[str]) -> Any:
         return [_owner(item, f"{path}[{at}]", unknown) for at, item in enumerate(value)]
     elif key == "managedFields":
         _expect(value, list, key, "[]v1.ManagedFieldsEntry")
+        for at, item in enumerate(value):
+            _expect(item, dict, key, "v1.ManagedFieldsEntry")
+            unknown.extend(f"{path}[{at}].{name}" for name in item if name not in _MANAGED_FIELDS)
     return value
 
 

@@ -167,7 +167,10 @@ def _v3_operation(resource: Resource, verb: str, suffix: str = "") -> Wire:
             {"name": name, "in": "query", "description": text, "schema": {"type": type_}}
             for name, type_, text in _PARAMETERS
         ]
-        media = ("application/merge-patch+json", "application/json-patch+json")
+        media = (
+            "application/merge-patch+json", "application/json-patch+json",
+            "application/apply-patch+yaml",
+        )  # fmt: skip
         found["requestBody"] = {
             "content": {name: {"schema": {"type": "object"}} for name in media}
             if verb == "patch" else content

@@ -24,6 +24,7 @@ _VALIDATIONS: dict[str, FieldValidation] = {
     "Warn": "Warn",
 }
 _PROPAGATIONS = ("Foreground", "Background", "Orphan")
+_MANAGER_BYTES = 128
 _MAX_WATCH_SECONDS = 24 * 3600
 
 
@@ -32,8 +33,14 @@ def is_true(query: Query, key: str) -> bool:
     return key in query and query[key] not in ("false", "0", "False", "f", "F")
 
 
-def write_options(query: Query, user: User, kind: str) -> WriteOptions:
-    """``kind`` names the options in errors: CreateOptions, UpdateOptions, PatchOptions."""
+def write_options(
+    query: Query, user: User, kind: str, agent: str = "", *, apply: bool = False
+) -> WriteOptions:
+    """``kind`` names the options in errors: CreateOptions, UpdateOptions, PatchOptions.
+
+    ``agent``: the User-Agent, which names the field manager if nothing else does. ``apply``: the
+    patch is a server-side apply.
+    """
     problems: list[FieldError] = []
     dry_run = _dry_run(query.get("dryRun"), problems)
     validation = _VALIDATIONS.get(query.get("fieldValidation", ""))
@@ -43,11 +50,32 @@ def write_options(query: Query, user: User, kind: str) -> WriteOptions:
             errors.not_supported("fieldValidation", query["fieldValidation"], supported)
         )
     manager = query.get("fieldManager", "")
-    if len(manager) > 128:
-        problems.append(errors.too_long("fieldManager", 128))
+    problems.extend(_manager_problems(manager))
+    if apply and not manager:
+        problems.append(errors.required("fieldManager", "is required for apply patch"))
+    if kind == "PatchOptions" and not apply and "force" in query:
+        problems.append(errors.forbidden_field("force", "may not be specified for non-apply patch"))
     if problems:
         raise errors.invalid_options(kind, problems)
-    return WriteOptions(user, dry_run, validation or "Warn")
+    found = manager or _from_agent(agent) or "unknown"
+    return WriteOptions(user, dry_run, validation or "Warn", manager=found, applied=apply)
+
+
+def _manager_problems(manager: str) -> list[FieldError]:
+    found = []
+    if len(manager.encode()) > _MANAGER_BYTES:
+        found.append(errors.too_long("fieldManager", _MANAGER_BYTES))
+    for at, char in enumerate(manager):
+        if not char.isprintable():
+            text = f"invalid character U+{ord(char):04X} (at position {at})"
+            found.append(errors.invalid("fieldManager", manager, text))
+    return found
+
+
+def _from_agent(agent: str) -> str:
+    """A manager's name from a User-Agent: what is before the first slash."""
+    name = "".join(char for char in agent.partition("/")[0] if char.isprintable())
+    return name.encode()[:_MANAGER_BYTES].decode(errors="ignore")
 
 
 def _dry_run(value: str | None, problems: list[FieldError]) -> bool:

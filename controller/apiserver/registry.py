@@ -14,6 +14,7 @@ from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError, FieldError
+from controller.apiserver.fields import managed
 from controller.apiserver.gates import Gates
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING
@@ -51,6 +52,9 @@ class WriteOptions:
     """The server's own doing: no webhook can stand in its way."""
     warnings: list[str] = field(default_factory=list)
     """Grows: what the client is to be told beside the answer."""
+    manager: str = "unknown"
+    applied: bool = False
+    """The object brings the managedFields that it is to have (server-side apply)."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ class Registry:
         key = ObjectKey(resource.storage, namespace, metadata["name"])
         if self._store.head(key) is not None:
             return None
+        if not options.applied:
+            managed.created(resource, wire, options.manager)
         await self._admit(resource, wire, None, "", options)
         if self._store.head(key) is not None:
             return None
@@ -211,11 +217,17 @@ class Registry:
         """None if the object changed meanwhile."""
         key, entry, old = found
         _match_namespace(new["metadata"], key.namespace)
+        entries = new["metadata"].get(managed.FIELD)
         new = _prepare_update(resource, new, old, key.namespace, subresource)
         strategies.prepare(resource, new, old)
         _bump_generation(resource, new, old)
         self._validate(resource, new, old)
         strategies.complete(resource, new, self._catalog)
+        if options.applied:
+            managed.put(new, entries)
+        else:
+            who = managed.Manager(options.manager, "Update", resource.api_version, subresource)
+            managed.updated(resource, new, old, entries, who)
         if structural.same(new, old):
             await self._after(resource, new, old, subresource, options)
             return Outcome(decoding.present(resource, entry.body))

@@ -10,6 +10,7 @@ import orjson
 import yaml
 
 from controller.apiserver import (
+    applying,
     decoding,
     errors,
     listing,
@@ -47,6 +48,7 @@ class Call:
     query: Mapping[str, str]
     user: User
     accepted: Accepted
+    agent: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Verbs:
     async def create(self, call: Call, body: bytes, media: str) -> Answer:
         if call.name:
             raise errors.method_not_allowed()
-        wanted = options.write_options(call.query, call.user, "CreateOptions")
+        wanted = options.write_options(call.query, call.user, "CreateOptions", call.agent)
         decoded = _decode(call.resource, body, media, wanted.validation)
         with errors.warned(decoded.oddities):
             outcome = await self._registry.create(
@@ -136,7 +138,7 @@ class Verbs:
         self, call: Call, body: bytes, media: str, form: Resource, reviews: Reviews
     ) -> Answer:
         """A question that is answered and not stored; it comes as a ``form``."""
-        wanted = options.write_options(call.query, call.user, "CreateOptions")
+        wanted = options.write_options(call.query, call.user, "CreateOptions", call.agent)
         decoded = _decode(form, body, media, wanted.validation)
         asked = Asked(call.user, call.namespace, call.name, decoded.wire)
         found = reviews.answer(call.resource, call.subresource, asked)
@@ -147,7 +149,7 @@ class Verbs:
             raise errors.bad_request("name must be provided")
         if call.subresource == "scale":
             return await self._update_scale(call, body, media)
-        wanted = options.write_options(call.query, call.user, "UpdateOptions")
+        wanted = options.write_options(call.query, call.user, "UpdateOptions", call.agent)
         decoded = _decode(call.resource, body, media, wanted.validation)
         given = decoded.wire["metadata"]
         given.setdefault("name", call.name)
@@ -171,10 +173,12 @@ class Verbs:
     async def patch(self, call: Call, body: bytes, media: str) -> Answer:
         if not call.name:
             raise errors.method_not_allowed()
+        if media == patches.APPLY_PATCH:
+            return await self._apply(call, body)
         accepted = _CUSTOM_PATCHES if call.resource.custom else _BUILTIN_PATCHES
         if media not in accepted:
             raise errors.unsupported_media((*accepted, patches.APPLY_PATCH))
-        wanted = options.write_options(call.query, call.user, "PatchOptions")
+        wanted = options.write_options(call.query, call.user, "PatchOptions", call.agent)
         patch = self._parse_patch(call, body)
         if call.subresource == "scale":
             return await self._patch_scale(call, media, patch, wanted)
@@ -204,7 +208,7 @@ class Verbs:
             raise
 
     async def _update_scale(self, call: Call, body: bytes, media: str) -> Answer:
-        wanted = options.write_options(call.query, call.user, "UpdateOptions")
+        wanted = options.write_options(call.query, call.user, "UpdateOptions", call.agent)
         decoded = _decode(scale.RESOURCE, body, media, wanted.validation)
 
         def mutate(wire: Wire) -> Wire:
@@ -240,6 +244,16 @@ class Verbs:
         found = scale.of(call.resource, orjson.loads(outcome.body))
         warnings = oddities if wanted.validation == "Warn" else []
         return self._one(call, orjson.dumps(found), warnings=warnings)
+
+    async def _apply(self, call: Call, body: bytes) -> Answer:
+        wanted = options.write_options(
+            call.query, call.user, "PatchOptions", call.agent, apply=True
+        )
+        config, oddities = applying.parse(body, wanted.validation)
+        target = applying.Target(call.resource, call.namespace, call.name, call.subresource)
+        force = options.is_true(call.query, "force")
+        outcome = await applying.apply(self._registry, target, config, wanted, force)
+        return self._one(call, outcome.body, 201 if outcome.created else 200, oddities)
 
     async def delete(self, call: Call, body: bytes, media: str) -> Answer:
         if call.subresource:

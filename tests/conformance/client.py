@@ -105,6 +105,7 @@ class Cluster:
         return http.client.HTTPSConnection(
             self._server.hostname or "", self._server.port, context=self.context, timeout=timeout
         )
+
     @property
     def host(self) -> str:
         return self._server.hostname or ""

@@ -168,6 +168,8 @@ def validate(node: Node, value: Any, old: Any, path: str, found: list[FieldError
 
 def same(left: Any, right: Any) -> bool:
     """JSON equality: 1 and true differ, which Python's == does not see."""
+    if left is right:
+        return True
     if left != right:
         return False
     if isinstance(left, dict):
