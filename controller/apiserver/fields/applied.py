@@ -52,15 +52,37 @@ def apply(
         allowed = _from_last_applied(type_, resource, live) if who.name == _KUBECTL else {}
         _refuse_conflicts(others, difference(changed, allowed))
     gone = union(changed, removed or {})
+    different = bool(gone) or _speaks_past(type_, live or {}, config, wanted)
+    if not different:
+        after = before  # another order of a set's items, say, is no change
     found = [left for entry in others if (left := _without(entry, gone))["fieldsV1"]]
     if fields:
-        time = meta.timestamp() if gone else (mine or {}).get("time")
+        claims_more = mine is None or mine["fieldsV1"] != fields
+        acts = gone or (different and claims_more)
+        time = meta.timestamp() if acts else (mine or {}).get("time")
         found.append(who.entry(fields, time))
     wire = _assembled(resource, live, config, after, subresource)
     if who.name == _KUBECTL:
         _sync_last_applied(wire, config)
     wire["metadata"][managed.FIELD] = managed.ordered(found)
     return wire
+
+
+def _speaks_past(type_: Type, live: Wire, config: Wire, wanted: Wire) -> bool:
+    """Whether ``config`` would change what this request cannot (the status, say).
+
+    It has no effect, but upstream then treats the request as one that changes something.
+    """
+    for key, value in config.items():
+        if key in wanted or key in ("apiVersion", "kind"):
+            continue
+        said, present = value, live.get(key)
+        if key == "metadata":
+            said = {k: v for k, v in (value or {}).items() if k not in managed.UNOWNED}
+            present = present or {}
+        if present is None or merge(type_.child(key), present, said) != present:
+            return True
+    return False
 
 
 def _bare(config: Wire) -> Wire:

@@ -9,8 +9,6 @@ from controller.apiserver.fields.sets import SELF, Set, is_member
 from controller.apiserver.fields.types import Type
 from controller.apiserver.fields.values import index, item_key
 
-_GONE: Any = object()
-
 
 def merge(type_: Type, live: Any, config: Any) -> Any:
     """``live`` with all that ``config`` says. Neither is changed; the result shares with them."""
@@ -78,20 +76,19 @@ def _order(old: list[str], new: list[str], shared: list[str]) -> list[tuple[str,
 
 
 def remove(type_: Type, value: Any, what: Set) -> Any:
-    """``value`` without the fields in ``what``; None if nothing remains."""
+    """``value`` without the fields in ``what``.
+
+    None if nothing remains; so are its parts of which nothing remains but which are not
+    themselves in ``what``: upstream leaves such a null, which still counts as there.
+    """
     if not what:
         return value
-    found = _remove(type_, value, what)
-    return None if found is _GONE else found
-
-
-def _remove(type_: Type, value: Any, what: Set) -> Any:
     if type_.atomic:
-        return _GONE
+        return None
     if isinstance(value, dict):
-        return _remove_fields(type_, value, what) or _GONE
+        return _remove_fields(type_, value, what) or None
     if type_.kind == "list" and isinstance(value, list):
-        return _remove_items(type_, value, what) or _GONE
+        return _remove_items(type_, value, what) or None
     return value
 
 
@@ -102,9 +99,7 @@ def _remove_fields(type_: Type, value: dict[str, Any], what: Set) -> dict[str, A
         if node is None:
             found[key] = item
         elif not is_member(node):
-            rest = _remove(type_.child(key), item, node)
-            if rest is not _GONE:
-                found[key] = rest
+            found[key] = remove(type_.child(key), item, node)
     return found
 
 
@@ -115,8 +110,7 @@ def _remove_items(type_: Type, value: list[Any], what: Set) -> list[Any]:
         if node is None:
             found.append(item)
         elif not is_member(node):
-            rest = _remove(type_.item, item, node)
-            found.append({} if rest is _GONE else rest)
+            found.append(remove(type_.item, item, node))
     return found
 
 
