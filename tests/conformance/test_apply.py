@@ -110,6 +110,21 @@ def test_what_nobody_applies_any_more_is_removed(widgets: Widgets) -> None:
     assert gone["spec"] == {"size": 2, "mode": "A"}
 
 
+def test_what_nobody_owns_stays(widgets: Widgets) -> None:
+    widgets.create("x", {"size": 2}, finalizers=["a.b/c"])
+    widgets.cluster.merge(widgets.at("x"), {"metadata": {"managedFields": [{}]}}).ok()
+    apply(widgets, {"size": 2}, "ctl", at="x/status", status={"ready": True}).ok()
+    labels = {"metadata": {"name": "x", "labels": {"a": "b"}}}
+    for body in (labels, {"metadata": {"name": "x"}}):
+        wire = {"apiVersion": VERSION, "kind": "Widget", **body}
+        query = {"fieldManager": "one"}
+        reply = widgets.cluster("PATCH", widgets.at("x"), wire, content=APPLY, query=query)
+        found = reply.ok()["metadata"]
+    assert "labels" not in found
+    assert found["finalizers"] == ["a.b/c"]
+    widgets.cluster.merge(widgets.at("x"), {"metadata": {"finalizers": None}}).ok()
+
+
 def test_updates_own_what_they_change(widgets: Widgets) -> None:
     cluster = widgets.cluster
     cluster.post(widgets.path, widgets.make("x", {"size": 2}), fieldManager="maker").ok()

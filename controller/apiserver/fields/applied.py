@@ -19,6 +19,8 @@ from controller.apiserver.fields.values import compare, owned
 
 Wire = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_IDENTITY: Set = {"f:metadata": {}}
+"""Every configuration speaks of metadata, since it has a name; what is in there may be anyone's."""
 _KUBECTL = "kubectl"
 _BEFORE = "before-first-apply"
 _ESCAPED = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -44,7 +46,7 @@ def apply(
     fields = owned(type_, wanted)
     after = _pruned(
         type_, merge(type_, before, wanted), mine["fieldsV1"] if mine else {},
-        [fields, *(entry["fieldsV1"] for entry in others)],
+        [fields, _IDENTITY, *(entry["fieldsV1"] for entry in others)],
     )  # fmt: skip
     added, modified, removed = compare(type_, before, after)
     changed = union(added or {}, modified or {})
