@@ -16,6 +16,7 @@ from controller.apiserver.fields.merge import merge, remove, with_named
 from controller.apiserver.fields.sets import Set, difference, intersection, paths, union
 from controller.apiserver.fields.types import Type
 from controller.apiserver.fields.values import compare, owned
+from controller.apiserver.schema.structural import same
 
 Wire = dict[str, Any]
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
@@ -54,13 +55,12 @@ def apply(
         allowed = _from_last_applied(type_, resource, live) if who.name == _KUBECTL else {}
         _refuse_conflicts(others, difference(changed, allowed))
     gone = union(changed, removed or {})
-    different = bool(gone) or _speaks_past(type_, live or {}, config, wanted)
-    if not different:
-        after = before  # another order of a set's items, say, is no change
     found = [left for entry in others if (left := _without(entry, gone))["fieldsV1"]]
     if fields:
         claims_more = mine is None or mine["fieldsV1"] != fields
-        acts = gone or (different and claims_more)
+        # Another order of a set's items changes the object, though nobody's fields.
+        acts = gone or not same(before, after)
+        acts = acts or (claims_more and _speaks_past(type_, live or {}, config, wanted))
         time = meta.timestamp() if acts else (mine or {}).get("time")
         found.append(who.entry(fields, time))
     wire = _assembled(resource, live, config, after, subresource)
