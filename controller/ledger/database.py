@@ -82,7 +82,7 @@ class Database:
 
     def _write_group(self) -> None:
         """Take and do what waits: perhaps nothing, when the one before has taken it all."""
-        group = []
+        group: list[tuple[Callable[[Connection], Any], Future[Any]]] = []
         while self._group and len(group) < GROUP:
             work, future = self._group.popleft()
             if future.set_running_or_notify_cancel():
