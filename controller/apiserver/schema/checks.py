@@ -116,8 +116,14 @@ def prune_schema(schema: Any, path: str, unknown: list[str]) -> None:
     for key in ("allOf", "anyOf", "oneOf"):
         for at, item in enumerate(schema.get(key) or []):
             prune_schema(item, f"{path}.{key}[{at}]", unknown)
-    for name, child in (schema.get("properties") or {}).items():
-        prune_schema(child, f"{path}.properties[{name}]", unknown)
+    properties = schema.get("properties") or {}
+    for name, child in properties.items():
+        where = f"{path}.properties[{name}]"
+        if isinstance(child, bool):
+            raise BadSchema(f"json: cannot unmarshal: {where} is no object")
+        if child is None:  # as Go reads it
+            properties[name] = {}
+        prune_schema(child, where, unknown)
 
 
 def validate_schema(schema: Mapping[str, Any], path: str) -> Iterator[FieldError]:

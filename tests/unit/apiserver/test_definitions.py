@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from controller.apiserver import decoding
@@ -141,6 +141,8 @@ def _with(wire: dict[str, Any], version: int) -> bytes:
 
 
 @given(SCHEMAS | JSON)
+@example({"properties": {"type": None}})
+@example({"properties": {"type": True}})
 def test_any_schema_is_taken_or_refused(schema: Any) -> None:
     """Decoding and validation never fail otherwise, and what they take can be served."""
     resource = next(r for r in builtins() if r.storage == DEFINITIONS)
