@@ -31,6 +31,7 @@ from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef, Reference
+from crds.v1alpha1.backup_storage import BackupStorage
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.image import Image
 from crds.v1alpha1.primary_storage import PrimaryStorage
@@ -196,10 +197,22 @@ def _attached(vm: VirtualMachine, store: Store) -> Iterable[Key]:
     return [Key("Volume", namespace, disk.volume_ref.name) for disk in vm.status.disks]
 
 
+def _to_be_filled(storage: BackupStorage, store: Store) -> Iterable[Key]:
+    """Volumes that are still to be filled with an image that this storage keeps."""
+    images = {image.name for image, _ in store.referrers(storage, "Image")}
+    return [
+        Key("Volume", volume.metadata.namespace or "", volume.name)
+        for volume in store.list("Volume")
+        if volume.status.state != "Ready"
+        and volume.spec.image_ref is not None
+        and volume.spec.image_ref.name in images
+    ]
+
+
 class VolumeActuator(Actuator[Volume]):
     model = Volume
     partitioned = True
-    watches = {"VirtualMachine": _attached}
+    watches = {"VirtualMachine": _attached, "BackupStorage": _to_be_filled}
 
     async def reconcile(self, obj: Volume, ctx: Context) -> Outcome:
         if ctx.flows.running(obj):

@@ -105,3 +105,20 @@ async def test_a_returned_host_without_the_data_gets_no_empty_disk_instead() -> 
         await world.apply("Host", "host-1", clusterRef={"name": "c"}, managementIp="192.0.2.1")
         await world.until(lambda: "DataMissing" in _said(world, "v"), seconds=60)
         assert world.agents.agents["host-1"].machine.inventory().volumes == []
+
+
+async def test_one_whose_image_cannot_be_reached_goes_on_when_the_storage_is_back() -> None:
+    async with cloud(1) as world:
+        await world.until(lambda: world.get("Image", "img").ready)
+        world.agents.agents["images"].down = True
+        await world.until(
+            lambda: world.get("BackupStorage", "images").status.status == "Disconnected",
+            seconds=120,
+        )
+        await world.apply(
+            "Volume", "v", imageRef={"name": "img"}, size="5Gi", hostRef={"name": "host-1"}
+        )
+        await world.until(lambda: "ImageUnreachable" in _said(world, "v"), seconds=10)
+        world.agents.agents["images"].down = False
+        await world.until(lambda: world.get("BackupStorage", "images").ready, seconds=60)
+        await world.until(lambda: world.volume("v").status.state == "Ready", seconds=5)
