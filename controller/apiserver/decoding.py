@@ -11,7 +11,7 @@ from typing import Any, Literal
 import orjson
 
 from controller.apiserver import errors, meta
-from controller.apiserver.catalog import Resource
+from controller.apiserver.catalog import Resource, split_api_version
 from controller.apiserver.schema import checks, structural
 from controller.apiserver.schema.structural import MISSING
 
@@ -115,6 +115,21 @@ def check_type(resource: Resource, wire: Wire) -> None:
             f"{wire['kind']} in version {errors.render(resource.version)} cannot be handled as a "
             f"{resource.kind}"
         )
+
+
+def check_patched_type(resource: Resource, wire: Wire) -> None:
+    """As ``check_type``, of what a patch made: another version is not valid, rather than a mistake.
+
+    Raises ApiError (400 or 422).
+    """
+    given, kind = wire.get("apiVersion"), wire.get("kind")
+    named = isinstance(given, str) and given and kind == resource.kind
+    if resource.custom and named and given != resource.api_version:
+        name = str((wire.get("metadata") or {}).get("name", ""))
+        problem = errors.invalid("apiVersion", given, f"must be {resource.api_version}")
+        group = split_api_version(str(given))[0]
+        raise errors.invalid_object(group, resource.kind, name, [problem])
+    check_type(resource, wire)
 
 
 def shape(resource: Resource, wire: Wire) -> list[str]:

@@ -12,7 +12,7 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import FieldError
 from controller.apiserver.listing import ListOptions
 from controller.apiserver.registry import DeleteOptions, WriteOptions
-from controller.apiserver.selectors import Selection, parse_fields, parse_labels
+from controller.apiserver.selectors import Selection, check_fields, parse_fields, parse_labels
 from controller.apiserver.shards import parse_shards
 from controller.apiserver.streams import WatchOptions
 
@@ -150,11 +150,12 @@ def _version(text: str) -> int | None:
 def _selection(resource: Resource, query: Query, version: int | None, *, watch: bool) -> Selection:
     """Selectors are read and options checked in the order that Kubernetes does it in."""
     labels = parse_labels(query.get("labelSelector", ""))
+    fields = parse_fields(query.get("fieldSelector", ""))
     match = query.get("resourceVersionMatch", "")
     problems = _match_problems(query, version, match, watch=watch)
     if problems:
         raise errors.invalid_options("ListOptions", problems)
-    fields = parse_fields(query.get("fieldSelector", ""), resource.fields)
+    check_fields(fields, resource.fields)
     return Selection(labels, fields, parse_shards(query.get("shardSelector", "")))
 
 

@@ -128,7 +128,11 @@ class Registry:
                 return outcome
             if not metadata.get("generateName"):
                 break
-        raise errors.already_exists(resource.group, resource.plural, metadata["name"])
+        taken = errors.already_exists(resource.group, resource.plural, metadata["name"])
+        entry = self._store.head(ObjectKey(resource.storage, namespace, metadata["name"]))
+        if entry is not None and _is_deleting(entry):
+            taken.message = f"object is being deleted: {taken.message}"
+        raise taken
 
     async def _create_once(
         self, resource: Resource, namespace: str, wire: Wire, options: WriteOptions
@@ -237,9 +241,15 @@ class Registry:
         gone = _is_finished(resource, new)
         if options.dry_run:
             return Outcome(decoding.encode(new), deleted=gone)
-        type_ = ChangeType.DELETED if gone else ChangeType.MODIFIED
-        written = await self._write(type_, key, decoding.store_wire(resource, new))
-        return Outcome(decoding.present(resource, written.body), deleted=gone)
+        if gone:
+            # Watchers see the last state that was stored; who let go of it, what that made of it.
+            last = await self._write(
+                ChangeType.DELETED, key, decoding.store_wire(resource, {**old})
+            )
+            metadata = {**new["metadata"], "resourceVersion": str(last.version)}
+            return Outcome(decoding.encode({**new, "metadata": metadata}), deleted=True)
+        written = await self._write(ChangeType.MODIFIED, key, decoding.store_wire(resource, new))
+        return Outcome(decoding.present(resource, written.body))
 
     # Deleting
 
@@ -280,10 +290,7 @@ class Registry:
         if options.dry_run:
             return Outcome(decoding.encode(new), deleted=gone)
         if gone:
-            new["metadata"].pop("deletionTimestamp", None)
-            new["metadata"].pop("deletionGracePeriodSeconds", None)
-            if old["metadata"].get("deletionTimestamp"):
-                new = old
+            new = old  # watchers see the last state it had, not the deletion's beginning
         type_ = ChangeType.DELETED if gone else ChangeType.MODIFIED
         written = await self._write(type_, key, decoding.store_wire(resource, new))
         return Outcome(decoding.present(resource, written.body), deleted=gone)

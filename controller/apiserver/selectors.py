@@ -255,15 +255,19 @@ class FieldSelector:
         return all((field_text(wire, r.path) == r.value) != r.negated for r in self.requirements)
 
 
-def parse_fields(text: str, known: Sequence[str]) -> FieldSelector:
+def parse_fields(text: str, known: Sequence[str] | None = None) -> FieldSelector:
+    """Raises ApiError (400), also for fields that are not ``known`` (None: they are not judged)."""
+    found = FieldSelector(tuple(_field_term(term) for term in _split_terms(text)))
+    if known is not None:
+        check_fields(found, known)
+    return found
+
+
+def check_fields(selector: FieldSelector, known: Sequence[str]) -> None:
     """Raises ApiError (400) for a field that the resource cannot be selected by."""
-    found = []
-    for term in _split_terms(text):
-        requirement = _field_term(term)
+    for requirement in selector.requirements:
         if requirement.path not in known:
             raise errors.bad_request(f"field label not supported: {requirement.path}")
-        found.append(requirement)
-    return FieldSelector(tuple(found))
 
 
 def _field_term(term: str) -> FieldRequirement:

@@ -186,7 +186,7 @@ class Verbs:
 
         def mutate(wire: Wire) -> Wire:
             new = _apply(call.resource, media, wire, patch)
-            decoding.check_type(call.resource, new)
+            decoding.check_patched_type(call.resource, new)
             oddities = decoding.shape(call.resource, new)
             warnings[:] = oddities if wanted.validation == "Warn" else []
             if wanted.validation == "Strict" and oddities:

@@ -156,10 +156,11 @@ def validate(node: Node, value: Any, old: Any, path: str, found: list[FieldError
         if not node.nullable and node.type:
             found.append(_wrong_type(node.type, value, path))
         return
-    if not _type_fits(node, value, path, found):
-        return
-    for check in node.checks:
+    fits = _type_fits(node, value, path, found)
+    for check in node.checks:  # also of a wrong type: what else is wrong is said at once
         check(value, path, found)
+    if not fits:
+        return
     if isinstance(value, dict):
         _validate_object(node, value, old, path, found)
     elif isinstance(value, list):

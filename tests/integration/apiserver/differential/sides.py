@@ -36,6 +36,10 @@ class Side:
     def leave(self) -> None:
         self.cluster.delete(f"/api/v1/namespaces/{self._namespace}")
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
     @property
     def path(self) -> str:
         return PATH.format(namespace=self._namespace)
@@ -63,7 +67,7 @@ class Side:
         if not isinstance(metadata, dict):
             return body
         known = self._versions.get(step.name) or ["1"]
-        version = {"current": known[-1], "stale": known[0], "nonsense": "abc"}[step.version]
+        version = {"current": known[-1], "stale": "1", "nonsense": "abc"}[step.version]
         return {**body, "metadata": {**metadata, "resourceVersion": version}}
 
     def _request(self, step: Step, body: Any, query: dict[str, str]) -> Reply:
@@ -103,14 +107,19 @@ class Side:
         try:
             connection.request("GET", f"{self.path}?{urlencode(asked)}")
             answer = connection.getresponse()
-            found = []
+            found: list[Any] = []
+            seen: dict[str, Any] = {}
             while line := answer.readline():
                 event = json.loads(line)
                 if event["type"] == "BOOKMARK":
                     continue
-                if event["object"]["metadata"].get("name") == last:
+                name = event["object"]["metadata"]["name"]
+                if name == last:
                     return found
-                found.append((event["type"], normal(event["object"])))
+                item = (event["type"], normal(event["object"]))
+                if item != ("MODIFIED", seen.get(name)):  # of the managed fields alone
+                    found.append(item)
+                seen[name] = item[1]
             raise AssertionError("the watch ended before its last object")
         finally:
             connection.close()
@@ -158,4 +167,6 @@ def normal(wire: Any) -> Any:
 
 def _text(text: str) -> str:
     text = re.sub(r"StorageError: .* AdditionalErrorMsg: ", "", text)
+    text = re.sub(r"in record \(\d+\)", "in record (N)", text)
+    text = re.sub(r"(?<!\.)\bstatus\.(\w+ in body)", r"\1", text)
     return _UID.sub("UID", text).replace("conformance.kumulus.dev", "GROUP")

@@ -33,6 +33,7 @@ def sides() -> Iterator[Sides]:
         found = []
         for cluster in (reference_cluster, embedded_cluster):
             side = Side(stack.enter_context(cluster()))
+            stack.callback(side.close)
             wire = definition("widgets", "conformance.kumulus.dev")
             side.cluster.post(DEFINITIONS, wire).ok()
             eventually(lambda side=side: side.cluster.get(EVERYWHERE).code == 200)
