@@ -130,6 +130,7 @@ async def test_the_asynchronous_client_watches(
                 wire: dict[str, Any] = event["object"]
                 seen.append((event["type"], wire["metadata"]["name"]))
                 if event["type"] == "DELETED":
+                    stream.resp.close()  # or its connection ends with a warning, whenever that is
                     break
 
         await custom.create_namespaced_custom_object(*place, widgets.make("a"))
