@@ -22,14 +22,21 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 
 from controller.apiserver import auth
+from controller.apiserver.access.kinds import access_kinds
+from controller.apiserver.access.rbac import Rbac
+from controller.apiserver.access.reviews import Reviews
+from controller.apiserver.access.tokens import Bearers, Signer
 from controller.apiserver.admission import User
 from controller.apiserver.builtins import builtins
 from controller.apiserver.catalog import Catalog
 from controller.apiserver.definitions import Definitions
+from controller.apiserver.gates import Gates
 from controller.apiserver.http import Gate, HttpApi
 from controller.apiserver.registry import Registry
 from controller.apiserver.store import Store
 from controller.apiserver.verbs import Verbs
+from controller.apiserver.webhooks.dispatcher import Dispatcher
+from controller.apiserver.webhooks.kinds import webhook_kinds
 from tests.unit.apiserver import fuzzing
 from tests.unit.apiserver.fuzzing import Case
 
@@ -47,12 +54,15 @@ AS_UPSTREAM = (
 class Server:
     """The server's handler, called without a network."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, directory: Path) -> None:
         catalog = Catalog()
-        catalog.add(builtins())
+        catalog.add([*builtins(), *access_kinds(), *webhook_kinds()])
         Definitions(store, catalog).start()
-        gate = Gate(lambda _: ADMIN, auth.members_only(), 3 * 2**20)
-        verbs = Verbs(store, Registry(store, catalog))
+        rbac, signer = Rbac(store), Signer.load(directory / "signer.key")
+        self.webhooks = Dispatcher(store, catalog)
+        reviews = Reviews(store, rbac, Bearers(store, signer), signer)
+        gate = Gate(lambda _: ADMIN, rbac, 3 * 2**20, reviews)
+        verbs = Verbs(store, Registry(store, catalog, None, Gates(rbac, self.webhooks)))
         self._api = HttpApi(catalog, verbs, gate, lambda: True)
         self._app = web.Application()
 
@@ -75,7 +85,7 @@ class Server:
 async def server(tmp_path: Path) -> AsyncIterator[Server]:
     store = Store(tmp_path / "db", "OFF")
     await store.start()
-    found = Server(store)
+    found = Server(store, tmp_path)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}}
     for path, wire in (
         ("/api/v1/namespaces", namespace),
@@ -86,6 +96,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         made = await found(Case("POST", path, body=json.dumps(wire).encode(), headers=headers))
         assert made.status == 201, made.body
     yield found
+    await found.webhooks.close()
     await store.close()
 
 
