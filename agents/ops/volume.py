@@ -166,7 +166,9 @@ class Volumes:
     async def remove_storage(self, _: str, args: StorageRemoveArgs) -> Empty:
         """Volumes, the images under them, and whatever else is there, stay: that is no error."""
         storage = Storage.at(args.path)
-        for uid in await asyncio.to_thread(storage.cached):
+        # An image whose download has only begun has no file yet; its lock tells of it.
+        under_way = self._images.held()
+        for uid in sorted(under_way.union(await asyncio.to_thread(storage.cached))):
             async with self._images.hold(uid):
                 await asyncio.to_thread(_prune, storage, uid)
         if await asyncio.to_thread(storage.vanish):
