@@ -59,7 +59,7 @@ class Failed(Exception):
         self.error = error
 
 
-async def eventually(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:
+async def eventually(condition: Callable[[], Any], what: str, seconds: float = 180.0) -> Any:
     """What ``condition`` answers once it is true. It may be a coroutine function."""
     end = time.monotonic() + seconds
     while True:
@@ -79,6 +79,7 @@ class Bench:
     image_url: str
     directory: Path
     image: ImageSource | None = None
+    nets: list[Net] = field(default_factory=list)
 
     async def begin(self, action: str, resource: str, args: Wire, operation: str = "") -> str:
         """Hand in an operation; answers its id."""
@@ -146,6 +147,21 @@ class Bench:
             )
         return self.image
 
+    async def clear(self) -> None:
+        """After a test that failed: what it left would fail the next ones too."""
+        left = await self.inventory()
+        for vm in left.vms:
+            await self.do("vm.destroy", vm)
+        for net in self.nets:
+            for entry in left.dhcp:
+                uid, _, mac = entry.partition("/")
+                if uid == net.uid:
+                    await self.do("network.release", uid, net.release_args(mac))
+            await net.release()
+        for volume in left.volumes:
+            args = VolumeDeleteArgs(path=str(self.host.storage))
+            await self.do("volume.delete", volume, args)
+
     def _of(self, action: str) -> tuple[AgentClient, AgentId]:
         if ACTIONS[action][0] == "store":
             return self.store, STORE
@@ -162,6 +178,9 @@ class Net:
     l2: str = field(default_factory=lambda: str(uuid4()))
     uid: str = field(default_factory=lambda: str(uuid4()))
     physical: str | None = None
+
+    def __post_init__(self) -> None:
+        self.bench.nets.append(self)
 
     def args(self, lease: Lease | None = None) -> NetworkArgs:
         return NetworkArgs(
@@ -202,8 +221,10 @@ class Net:
 
     async def release(self, last: int | None = None) -> None:
         mac = None if last is None else self.nic(last).mac
-        args = NetworkReleaseArgs(bridge_id=self.l2, bridge=self.bridge, mac=mac)
-        await self.bench.do("network.release", self.uid, args)
+        await self.bench.do("network.release", self.uid, self.release_args(mac))
+
+    def release_args(self, mac: str | None) -> NetworkReleaseArgs:
+        return NetworkReleaseArgs(bridge_id=self.l2, bridge=self.bridge, mac=mac)
 
     async def answers(self, last: int) -> bool:
         """Does the guest answer pings and HTTP?"""
@@ -256,7 +277,7 @@ class Guest:
     def console(self) -> str:
         return self.bench.host.console(self.uid)
 
-    async def says(self, text: str, seconds: float = 90.0) -> None:
+    async def says(self, text: str, seconds: float = 180.0) -> None:
         await eventually(lambda: text in self.console(), f"{text!r} on the console", seconds)
 
     async def delete_disk(self) -> None:

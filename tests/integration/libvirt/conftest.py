@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
@@ -33,3 +33,25 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     async with make_bench(tmp_path_factory.mktemp("libvirt"), guest_image) as ready:
         yield ready
+
+
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[_failed] = True
+    return report
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="session")
+async def cleared(request: pytest.FixtureRequest, bench: Bench) -> AsyncIterator[None]:
+    """A test that fails leaves nothing to the next one."""
+    yield
+    if request.node.stash.get(_failed, False):
+        await bench.clear()
+    bench.nets.clear()
