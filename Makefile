@@ -42,13 +42,15 @@ lint: dev ## Style, types, layers, and that generated files are fresh.
 	mypy
 	lint-imports
 	python -m crds.generate --check
+	python -m controller.chart --check
 
 format: dev ## Put the code in its format.
 	ruff check --fix .
 	ruff format .
 
-generate: dev ## Write crds/manifests and docs/kinds.md from the models.
+generate: dev ## Write crds/manifests and docs/kinds.md from the models, the chart's roles from the code.
 	python -m crds.generate
+	python -m controller.chart
 
 bench: run-env ## VMs per second, CPU, memory and writes per VM, as a table.
 	python -m bench $(BENCH)

@@ -19,12 +19,14 @@ from controller import metrics
 from controller.client import NotFound, Resource
 from controller.errors import KumulusError
 from controller.reconcile.actuator import Clock
+from controller.rights import Right
 from controller.watch.store import key_of
 from crds.base import Resource as Model
 
 log = logging.getLogger(__name__)
 
 EVENTS = Resource("", "v1", "events", True)
+RIGHTS = (Right(EVENTS.group, EVENTS.plural, ("create", "patch")),)
 COMPONENT = "kumulus-controller"
 QUEUE = 1000
 REMEMBERED = 4096

@@ -49,16 +49,16 @@ def outputs(models: Iterable[type[Resource]]) -> dict[Path, str]:
     return {**files, Path("docs/kinds.md"): kinds_page(models)}
 
 
-def stale(root: Path, files: Mapping[Path, str]) -> list[Path]:
-    """Files that are missing, differ, or stand in the manifests' folder for no kind."""
+def stale(root: Path, files: Mapping[Path, str], folder: Path = MANIFESTS) -> list[Path]:
+    """Files that are missing, differ, or stand in ``folder`` for no kind."""
     differing = [path for path, text in files.items() if _read(root / path) != text]
-    present = {path.relative_to(root) for path in (root / MANIFESTS).glob("*.yaml")}
+    present = {path.relative_to(root) for path in (root / folder).glob("*.yaml")}
     return sorted({*differing, *(present - files.keys())})
 
 
-def write(root: Path, files: Mapping[Path, str]) -> list[Path]:
+def write(root: Path, files: Mapping[Path, str], folder: Path = MANIFESTS) -> list[Path]:
     """Bring the files up to date; returns what changed."""
-    changed = stale(root, files)
+    changed = stale(root, files, folder)
     for path in changed:
         if path in files:
             (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -73,12 +73,21 @@ def _read(path: Path) -> str | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m crds.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when stale")
-    check = parser.parse_args(arguments).check
+    check = asked_to_check("crds.generate", __doc__, arguments)
     verify(kinds())
-    files = outputs(kinds().values())
-    changed = stale(ROOT, files) if check else write(ROOT, files)
+    return bring(outputs(kinds().values()), MANIFESTS, check=check)
+
+
+def asked_to_check(module: str, about: str | None, arguments: list[str] | None) -> bool:
+    """Reads a generator's command line."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=about)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when stale")
+    return bool(parser.parse_args(arguments).check)
+
+
+def bring(files: Mapping[Path, str], folder: Path, *, check: bool) -> int:
+    """Write the files, or only say which ones are stale; returns the exit code."""
+    changed = stale(ROOT, files, folder) if check else write(ROOT, files, folder)
     for path in changed:
         sys.stdout.write(f"{'stale' if check else 'wrote'}: {path}\n")
     if check and changed:

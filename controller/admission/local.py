@@ -12,6 +12,7 @@ from controller.apiserver.admission import Object
 from controller.client import Resource
 from controller.errors import KumulusError
 from controller.keys import Key
+from controller.rights import Right
 from crds.base import GROUP
 
 PARSED_AT_ONCE = 256
@@ -20,6 +21,7 @@ PARSED_AT_ONCE = 256
 
 NAMESPACE_SECONDS = 1.0
 _NAMESPACES = Resource("", "v1", "namespaces", False)
+RIGHTS = (Right("", _NAMESPACES.plural, ("get",), feature="admission"),)
 
 Core = Callable[[str, str, str], Awaitable[Object | None]]
 """Reads an object of a core kind: kind, namespace, name."""

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from controller.client import NotFound, Resource
 from controller.errors import KumulusError
 from controller.objects import resource_of
+from controller.rights import Right
 from crds.base import GROUP
 from crds.base import Resource as Model
 
@@ -28,6 +29,16 @@ CONFIGURATIONS = Resource(
     "admissionregistration.k8s.io", "v1", "validatingwebhookconfigurations", False
 )
 NAME = "kumulus"
+RIGHTS = (
+    Right(CONFIGURATIONS.group, CONFIGURATIONS.plural, ("create",), feature="registration"),
+    Right(
+        CONFIGURATIONS.group,
+        CONFIGURATIONS.plural,
+        ("delete", "get", "update"),
+        names=(NAME,),
+        feature="registration",
+    ),
+)
 WEBHOOK = "admission.kumulus.dev"
 TIMEOUT_SECONDS = 5
 SPEC_CHANGES = 'request.operation != "UPDATE" || object.?spec != oldObject.?spec'

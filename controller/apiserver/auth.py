@@ -13,7 +13,6 @@ from controller.apiserver import errors
 from controller.apiserver.admission import User
 
 MASTERS = "system:masters"
-CONTROLLERS = "kumulus:controllers"
 AUTHENTICATED = "system:authenticated"
 UNAUTHENTICATED = "system:unauthenticated"
 ANONYMOUS = User("system:anonymous", frozenset({UNAUTHENTICATED}))

@@ -10,6 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
+from controller.cli.api_options import (
+    AuditLevel,
+    AuditLog,
+    BodyLimit,
+    Sync,
+    TokenFile,
+    api_options,
+)
+
 COMMANDS = "kumulus.commands"
 """Entry point group of commands that other packages bring (the agents do)."""
 
@@ -80,13 +89,19 @@ def up(
         float, typer.Option(min=1, help="Seconds to wait until everything is ready.")
     ] = 120.0,
     log_level: LogLevel = "info",
+    token_file: TokenFile = None,
+    audit_log: AuditLog = None,
+    audit_level: AuditLevel = None,
+    synchronous: Sync = None,
+    body_limit: BodyLimit = None,
 ) -> None:
     """Start a cloud on this machine: API server, controller, simulated hosts."""
     from controller.cli.up import UpRequest, bring_up
     from controller.up.plan import Options
 
+    api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
     options = Options(
-        data_dir.absolute(), api_port, agent_port, controller_port, hosts, log_level=log_level
+        data_dir.absolute(), api_port, agent_port, controller_port, hosts, log_level, api
     )
     bring_up(UpRequest(options, quickstart, foreground, timeout))
 
@@ -168,20 +183,57 @@ def supervise(
     controller_port: ControllerPort,
     hosts: Hosts = None,
     log_level: LogLevel = "info",
+    token_file: TokenFile = None,
+    audit_log: AuditLog = None,
+    audit_level: AuditLevel = None,
+    synchronous: Sync = None,
+    body_limit: BodyLimit = None,
 ) -> None:
     """Keep the processes of an embedded cloud running (started by `up`)."""
     from controller.cli.processes import supervise
     from controller.up.plan import Options
 
-    supervise(Options(data_dir, api_port, agent_port, controller_port, hosts, log_level=log_level))
+    api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
+    supervise(Options(data_dir, api_port, agent_port, controller_port, hosts, log_level, api))
 
 
 @app.command("api-server", hidden=True)
-def api_server(data_dir: DataDir, port: ApiPort = 6443, log_level: LogLevel = "info") -> None:
+def api_server(
+    *,
+    data_dir: DataDir,
+    port: ApiPort = 6443,
+    log_level: LogLevel = "info",
+    token_file: TokenFile = None,
+    audit_log: AuditLog = None,
+    audit_level: AuditLevel = None,
+    synchronous: Sync = None,
+    body_limit: BodyLimit = None,
+) -> None:
     """The embedded API server (started by `up`)."""
     from controller.cli.processes import serve_api
 
-    serve_api(data_dir, port, log_level)
+    api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
+    serve_api(data_dir, port, log_level, api)
+
+
+@app.command()
+def rights(
+    name: Annotated[str, typer.Option(help="Of the roles and bindings.")] = "kumulus:controllers",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="The controllers' own one.")
+    ] = "kumulus-system",
+    to: Annotated[
+        str, typer.Option(help="group:NAME or account:NAMESPACE/NAME.")
+    ] = "group:kumulus:controllers",
+    feature: Annotated[
+        list[str] | None,
+        typer.Option("--with", help="Also for: admission, registration, namespace. Repeatable."),
+    ] = None,
+) -> None:
+    """The roles that controllers need, as YAML for kubectl apply. The Helm chart has its own."""
+    from controller.cli.rights import show_rights
+
+    show_rights(name, namespace, to, feature or [])
 
 
 @app.command()

@@ -50,8 +50,9 @@ def run_controller(**given: Any) -> None:
         raise CommandFailed(str(error)) from None
 
 
-def serve_api(data_dir: Path, port: int, log_level: str) -> None:
+def serve_api(data_dir: Path, port: int, log_level: str, options: plan.ApiOptions) -> None:
     """Be the embedded API server until SIGTERM. Raises CommandFailed when it cannot start."""
+    from controller.apiserver.access.tokens import BadTokenFile  # noqa: PLC0415 as below
     from controller.apiserver.store import (  # noqa: PLC0415 the controller needs none of it
         CorruptStore,
         StoreInUse,
@@ -60,12 +61,12 @@ def serve_api(data_dir: Path, port: int, log_level: str) -> None:
     die_with_parent()
     logs.configure(log_level)
     try:
-        uvloop.run(_serve_api(data_dir, port))
-    except (PortTaken, CorruptStore, StoreInUse) as error:
+        uvloop.run(_serve_api(data_dir, port, options))
+    except (PortTaken, CorruptStore, StoreInUse, BadTokenFile, OSError) as error:
         raise CommandFailed(str(error)) from None
 
 
-async def _serve_api(data_dir: Path, port: int) -> None:
+async def _serve_api(data_dir: Path, port: int, options: plan.ApiOptions) -> None:
     from controller.admission import Judge  # noqa: PLC0415 the controller needs none of it
     from controller.apiserver.app import ApiServerConfig, serve  # noqa: PLC0415
 
@@ -73,6 +74,7 @@ async def _serve_api(data_dir: Path, port: int) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await serve(ApiServerConfig(data_dir, port=port, admission=Judge()))
+    config = ApiServerConfig(data_dir, port=port, admission=Judge(), **options.given())
+    server = await serve(config)
     await stop.wait()
     await server.close()

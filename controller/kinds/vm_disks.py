@@ -33,11 +33,14 @@ from controller.kinds.vm_model import (
 )
 from controller.kinds.volume import claim_owner
 from controller.reconcile.actuator import Context
+from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.refs import ObjectRef
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.virtual_machine import DiskStatus, VirtualMachine
 from crds.v1alpha1.volume import Volume
+
+RIGHTS = (on(Volume, "create", "delete", "get", "patch"),)
 
 
 class CreateVolumes(Step):

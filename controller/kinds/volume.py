@@ -28,6 +28,7 @@ from controller.kinds.support import (
     on_host,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef, Reference
@@ -38,6 +39,7 @@ from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
+RIGHTS = (on(Volume, "patch"),)
 BYTES = "bytes"
 
 

@@ -13,8 +13,17 @@ from controller.errors import Waiting
 from controller.keys import Key
 from controller.reconcile.actuator import Actuator
 from controller.reconcile.gate import holding
+from controller.rights import OnKinds
 from controller.watch.store import ObjectStore
 
+RIGHTS = (
+    OnKinds(
+        ("delete",),
+        of=lambda registry: {
+            kind for one in registry.models for kind in registry.graph.children(one)
+        },
+    ),
+)
 NAMED = 3
 AT_ONCE = 16
 

@@ -29,6 +29,7 @@ from controller.reconcile.conditions import conditions_after
 from controller.reconcile.deletion import clear_family
 from controller.reconcile.findings import INTERNAL, Finding, of_error, of_outcome
 from controller.reconcile.gate import check_references, lets_go
+from controller.rights import OnKinds
 from controller.sharding.base import Sharding
 from controller.status.writer import Snapshot, StatusWriter, Unparsed
 from controller.watch.store import Entry, ObjectStore
@@ -36,6 +37,8 @@ from crds.base import FINALIZER, Resource
 
 log = logging.getLogger(__name__)
 _TIMER_SLACK = 0.05
+RIGHTS = (OnKinds(("patch",), of=lambda registry: registry.actuators),)
+"""Finalizers are put on and taken off."""
 
 
 class Writes(Protocol):

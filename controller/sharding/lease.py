@@ -20,6 +20,7 @@ from controller import metrics
 from controller.client import Exists, NotFound, Resource
 from controller.errors import KumulusError
 from controller.reconcile.actuator import Clock
+from controller.rights import Right
 from controller.sharding.base import SingleMember
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,11 @@ log = logging.getLogger(__name__)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", True)
 NAMESPACES = Resource("", "v1", "namespaces", False)
 NAME = "kumulus-controller"
+RIGHTS = (
+    Right(LEASES.group, LEASES.plural, ("create",), home=True),
+    Right(LEASES.group, LEASES.plural, ("get", "update"), names=(NAME,), home=True),
+    Right("", NAMESPACES.plural, ("create", "get"), feature="namespace"),
+)
 GENERATION = "kumulus.dev/generation"
 RENEW_SHARE, STOP_SHARE = 1 / 5, 2 / 3
 """Of the Lease's duration: how often it is renewed, and after which time without success its

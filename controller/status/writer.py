@@ -14,10 +14,15 @@ from controller.client import NotFound
 from controller.errors import Conflict
 from controller.keys import Key
 from controller.reconcile.actuator import Clock
+from controller.rights import OnKinds
 from controller.status.patch import compact, merge_patch
 from controller.watch.store import key_of
 from crds.base import BaseStatus, Condition, Resource
 
+RIGHTS = (
+    OnKinds(("get",)),
+    OnKinds(("patch",), subresource="status", of=lambda registry: registry.actuators),
+)
 TRIES = 4
 
 

@@ -22,6 +22,11 @@ class Layout:
         return self.root / "kubeconfig"
 
     @property
+    def controller_kubeconfig(self) -> Path:
+        """With the controller's own rights, not the admin's."""
+        return self.pki / "controller.kubeconfig"
+
+    @property
     def agent_data(self) -> Path:
         return self.root / "agents"
 

@@ -15,7 +15,9 @@ from typing import Any
 import aiohttp
 import yaml
 
+from agents.wire import CONTROLLERS
 from common.pki import Authority, CertPair, client_context
+from controller.apiserver.kubeconfig import write_kubeconfig
 from controller.errors import KumulusError
 from controller.up.layout import Layout
 from controller.up.process import listener
@@ -29,6 +31,27 @@ Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class ApiOptions:
+    """Of the embedded API server; ``apiserver.app.ApiServerConfig`` says what each is, and has the
+    defaults of those that are None."""
+
+    token_file: Path | None = None
+    audit_log: Path | None = None
+    audit_level: str | None = None
+    synchronous: str | None = None
+    body_limit: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    def flags(self) -> list[str]:
+        """These options as a command line says them."""
+        pairs = ((f"--{name.replace('_', '-')}", value) for name, value in self.given().items())
+        return [str(part) for pair in pairs for part in pair]
+
+
+@dataclass(frozen=True)
 class Options:
     """What ``kumulus up`` was asked for. ``hosts`` None: as many as the quickstart has."""
 
@@ -38,6 +61,7 @@ class Options:
     controller_port: int = 7071
     hosts: int | None = None
     log_level: str = "info"
+    api: ApiOptions = ApiOptions()
 
     @property
     def layout(self) -> Layout:
@@ -54,7 +78,7 @@ class Options:
         return [
             "--data-dir", str(self.data_dir), "--api-port", str(self.api_port),
             "--agent-port", str(self.agent_port), "--controller-port", str(self.controller_port),
-            "--log-level", self.log_level, *hosts,
+            "--log-level", self.log_level, *hosts, *self.api.flags(),
         ]  # fmt: skip
 
 
@@ -76,7 +100,12 @@ def prepare(options: Options) -> None:
     """Make directories, certificates and the quickstart's manifests. Idempotent."""
     layout = options.layout
     layout.make()
-    Authority.create(layout.pki)
+    authority = Authority.create(layout.pki)
+    member = authority.issue(
+        layout.pki, "controller-client", common_name="kumulus-controller",
+        organizations=(CONTROLLERS,), client=True,
+    )  # fmt: skip
+    write_kubeconfig(layout.controller_kubeconfig, options.server, authority.ca, member)
     write_quickstart(layout.quickstart, quickstart(options.hosts))
 
 
@@ -94,7 +123,7 @@ def children(options: Options) -> list[Child]:
     return [
         Child("apiserver", _kumulus(
             "api-server", "--data-dir", layout.root, "--port", options.api_port,
-            "--log-level", options.log_level,
+            "--log-level", options.log_level, *options.api.flags(),
         )),
         Child("agents", _kumulus(
             "agent", "simulator", "--ca-dir", layout.pki, "--data-dir", layout.agent_data,
@@ -102,7 +131,7 @@ def children(options: Options) -> list[Child]:
             "--log-level", options.log_level,
         )),
         Child("controller", _kumulus(
-            "run", "--kubeconfig", layout.kubeconfig, "--data-dir", layout.root,
+            "run", "--kubeconfig", layout.controller_kubeconfig, "--data-dir", layout.root,
             "--controller-port", options.controller_port, "--agent-port", options.agent_port,
             "--log-level", options.log_level,
         ), gate=answers(f"{options.server}/readyz", tls, layout.kubeconfig)),
@@ -166,6 +195,21 @@ def quickstart_folder() -> Path:
         if folder.is_dir():
             return folder
     raise KumulusError(f"the quickstart's manifests are neither in {source} nor in {installed}")
+
+
+def rights_manifests() -> list[Manifest]:
+    """The controller's namespace, and roles and bindings that let it do there what it does."""
+    from controller.registry import discover  # noqa: PLC0415 it imports everything
+    from controller.rights import declared, group, manifests  # noqa: PLC0415
+    from controller.settings import Settings  # noqa: PLC0415
+
+    home = Settings.from_env().namespace
+    return [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}},
+        *manifests(
+            declared(discover()), name=CONTROLLERS, namespace=home, subject=group(CONTROLLERS)
+        ),
+    ]
 
 
 def manifests_folder() -> Path:

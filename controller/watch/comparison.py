@@ -18,12 +18,14 @@ from controller.client import Api, Expired, NotFound, Resource
 from controller.errors import KumulusError
 from controller.keys import Key
 from controller.objects import resource_of
+from controller.rights import OnKinds
 from controller.watch.base import Change
 from controller.watch.store import ObjectStore, version_of
 from crds.base import Resource as Model
 
 log = logging.getLogger(__name__)
 
+RIGHTS = (OnKinds(("get", "list")),)
 LIST_TRIES = 5
 READS_AT_ONCE = 8
 

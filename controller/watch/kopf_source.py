@@ -22,11 +22,13 @@ import kopf
 from controller import metrics
 from controller.client import Api
 from controller.objects import resource_of
+from controller.rights import OnKinds
 from controller.watch.base import Change, Sink
 from crds.base import Resource
 
 log = logging.getLogger(__name__)
 
+RIGHTS = (OnKinds(("list", "watch")),)
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 STEADY = 60.0
 """Seconds after which a run counts as a success: the next pause is short again."""

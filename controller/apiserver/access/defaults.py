@@ -1,4 +1,4 @@
-"""The roles and bindings that every cluster has, and those of our own controllers.
+"""The roles and bindings that every cluster has. Those of our controllers: `controller.rights`.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings
 """
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from controller.apiserver.access.rbac import GROUP
-from controller.apiserver.auth import AUTHENTICATED, CONTROLLERS, MASTERS, UNAUTHENTICATED
+from controller.apiserver.auth import AUTHENTICATED, MASTERS, UNAUTHENTICATED
 
 Wire = dict[str, Any]
 AUTO_UPDATE = "rbac.authorization.kubernetes.io/autoupdate"
@@ -101,7 +101,6 @@ def cluster_roles() -> list[Wire]:
         _collected("edit", "admin"),
         _collected("view", "edit"),
         *_parts(),
-        _controllers(),
     ]
 
 
@@ -136,28 +135,10 @@ def _parts() -> list[Wire]:
     ]  # fmt: skip
 
 
-def _controllers() -> Wire:
-    """What the controllers need: their own kinds, leases, events, and to see what is there."""
-    return _role(
-        CONTROLLERS,
-        [
-            _rule([_OURS], ["*"], [*_READ, "create", "delete", "patch", "update"]),
-            _rule(
-                ["coordination.k8s.io"], ["leases"],
-                [*_READ, "create", "delete", "patch", "update"],
-            ),
-            _rule(["", "events.k8s.io"], ["events"], ["create", "get", "list", "patch", "update"]),
-            _rule(["apiextensions.k8s.io"], ["customresourcedefinitions"], _READ),
-            _rule([""], ["namespaces"], [*_READ, "create"]),
-        ],
-    )  # fmt: skip
-
-
 def cluster_role_bindings() -> list[Wire]:
     return [
         _binding("cluster-admin", MASTERS),
         _binding("system:discovery", AUTHENTICATED),
         _binding("system:basic-user", AUTHENTICATED),
         _binding("system:public-info-viewer", AUTHENTICATED, UNAUTHENTICATED),
-        _binding(CONTROLLERS, CONTROLLERS),
     ]
