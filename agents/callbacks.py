@@ -2,7 +2,7 @@
 
 A callback only saves the controller a read-back, so losing one is harmless: it is tried for some
 minutes and then given up. Each is POSTed with the agent's own certificate, without following
-redirects, to the URL that came with the operation.
+redirects, to the URL that came with the operation; whoever answers must be a controller.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import aiohttp
 from agents import metrics
 from agents.drivers.base import AgentId
 from agents.journal import Untold
+from agents.wire import CONTROLLER
 
 log = logging.getLogger(__name__)
 PERMANENT = frozenset({400, 401, 403, 404, 405, 410, 413, 415, 422})
@@ -178,6 +179,7 @@ class HttpsPost:
             data=body,
             headers={"Content-Type": "application/json"},
             ssl=self._context_of(agent),
+            server_hostname=CONTROLLER,
             allow_redirects=False,
         ) as response:
             return response.status

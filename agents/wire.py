@@ -3,7 +3,8 @@
 One agent process serves one or more *agents*, each with a name, a role and a certificate of its
 own: a host's agent is ``<name>.host.kumulus.dev``, a backup storage's ``<name>.store.kumulus.dev``
 (DNS subject alternative name; TLS server name). Controllers are clients whose certificate has the
-organisation ``kumulus:controllers``.
+organisation ``kumulus:controllers``; as servers of callbacks they are ``controller.kumulus.dev``,
+at whatever address.
 
 ==========================================  ======================================================
 ``POST /v1/agents/{name}/operations``       OperationBatch → 202 OperationReplies, at once
@@ -32,6 +33,8 @@ from pydantic.alias_generators import to_camel
 
 AGENT_VERSION = "0.1.0"
 CONTROLLERS = "kumulus:controllers"
+CONTROLLER = "controller.kumulus.dev"
+"""The DNS name in every controller's certificate: what agents verify when they call back."""
 Role = Literal["host", "store"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
 Path = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=1024)]

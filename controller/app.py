@@ -10,15 +10,14 @@ import logging
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from uuid import uuid4
 
 from aiohttp import web
 
-from agents.wire import CONTROLLERS
 from common.pki import Authority, CertPair, server_context
 from common.web import add_probes, serve
+from controller import tls
 from controller.admission import Judge
 from controller.admission.local import LocalLookup, namespaces
 from controller.admission.registration import Registration, webhooks
@@ -78,7 +77,7 @@ async def _compose(
     core = Core(settings, registry, api, identity, SystemClock(), on_synced=_settle_memory)
     certified = certificates(settings)
     agents = await _serve(settings, core, certified, stack)
-    if settings.admission != "off":
+    if settings.admission in ("on", "remove"):
         core.duties["admission"] = _registration(core, agents.callback_base, certified[0]).run
     ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
     stack.push_async_callback(ledger.close)
@@ -111,14 +110,17 @@ async def _serve(
     application = web.Application()
     add_probes(application, core.ready)
     application.add_routes(callback_routes(agents, core.wake, secret))
-    if settings.admission == "on":
+    if settings.admission in ("on", "serve"):
         application.add_routes(admission_routes(_reviewer(core)))
+    context = server_context(pair, ca, client_certificates="optional")
+    renewals = tls.Renewals(lambda: certificates(settings), (context, agents.tls))
+    core.duties["certificates"] = renewals.run
     server = await serve(
         application,
         settings.controller_host,
         settings.controller_port,
         flag=PORT_FLAG,
-        ssl_context=server_context(pair, ca, client_certificates="optional"),
+        ssl_context=context,
     )
     stack.push_async_callback(server.close)
     host = settings.callback_host
@@ -169,38 +171,21 @@ def certificates(settings: Settings) -> tuple[Path, CertPair]:
     """(CA certificate, the controller's certificate). Made with the CA's key where that is there;
     where it is not, they must have been put there. Raises BadSettings."""
     directory = settings.pki
-    pair = CertPair(directory / "controller.crt", directory / "controller.key")
+    pair = CertPair(directory / f"{tls.STEM}.crt", directory / f"{tls.STEM}.key")
     if pair.cert.exists() and pair.key.exists() and not (directory / "ca.key").exists():
         return directory / "ca.crt", pair
     try:
         authority = Authority.create(directory)
-        pair = authority.issue(
-            directory,
-            "controller",
-            common_name="kumulus-controller",
-            organizations=(CONTROLLERS,),
-            dns=_names(settings, addresses=False),
-            ips=_names(settings, addresses=True),
-            server=True,
-            client=True,
-        )
+        pair = tls.issue(authority, directory, _names(settings))
     except OSError as error:
         raise BadSettings(f"cannot use the certificates in {directory}: {error}") from None
     return authority.ca, pair
 
 
-def _names(settings: Settings, *, addresses: bool) -> tuple[str, ...]:
-    """What agents may call the controller: its addresses, or its names."""
+def _names(settings: Settings) -> set[str]:
+    """What API servers and people may call the controller."""
     names = {"localhost", "127.0.0.1", settings.controller_host, settings.callback_host}
-    names -= {"0.0.0.0", "::"}  # noqa: S104 - not bound to, but left out
-    return tuple(sorted(name for name in names if _is_address(name) == addresses))
-
-
-def _is_address(name: str) -> bool:
-    with contextlib.suppress(ValueError):
-        ip_address(name)
-        return True
-    return False
+    return names - {"0.0.0.0", "::"}  # noqa: S104 - not bound to, but left out
 
 
 @contextmanager

@@ -45,10 +45,11 @@ class Settings(BaseModel):
     advertise_address: str | None = Field(
         default=None, description="What agents (and API servers) call; absent: controller_host."
     )
-    admission: Literal["on", "off", "remove"] = Field(
+    admission: Literal["on", "serve", "off", "remove"] = Field(
         default="off",
         description="on: have the API server ask this controller before it stores objects of our "
-        "kinds, at advertise_address; remove: end that; off: leave it as it is.",
+        "kinds, at advertise_address; serve: answer who asks, others tell the API server; "
+        "remove: end what on began; off: leave it as it is.",
     )
     agent_port: Port = 7070
     ping_interval: Seconds = 10.0

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import secrets
+import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -82,6 +83,11 @@ class AgentsClient:
         self._transport = Transport(ca, identity, limits)
         self._mailboxes: dict[Endpoint, Mailbox] = {}
         self._known: OrderedDict[tuple[str, str], _Work] = OrderedDict()
+
+    @property
+    def tls(self) -> ssl.SSLContext:
+        """What calls to agents are made with; a renewed certificate can be loaded into it."""
+        return self._transport.tls
 
     async def close(self) -> None:
         for mailbox in list(self._mailboxes.values()):

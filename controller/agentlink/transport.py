@@ -61,7 +61,7 @@ class Transport:
 
     def __init__(self, ca: Path, identity: CertPair, limits: Limits) -> None:
         self.limits = limits
-        self._tls = client_context(ca, identity)
+        self.tls = client_context(ca, identity)
         self._session: aiohttp.ClientSession | None = None
         self._room = asyncio.Semaphore(limits.requests)
         self._reads: dict[str, asyncio.Semaphore] = defaultdict(
@@ -137,7 +137,7 @@ class Transport:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=30),
+                connector=aiohttp.TCPConnector(ssl=self.tls, limit=0, keepalive_timeout=30),
                 timeout=aiohttp.ClientTimeout(
                     total=None, connect=self.limits.connect, sock_connect=self.limits.connect
                 ),

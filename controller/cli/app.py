@@ -141,7 +141,8 @@ def run(
         str | None,
         typer.Option(
             help="on: the cluster asks this controller, at the advertised address, before it "
-            "stores objects of our kinds. remove: it asks no more. Default: off, as it is."
+            "stores objects of our kinds. serve: it may ask, but others (the Helm chart) tell it "
+            "to. remove: it asks no more. Default: off, as it is."
         ),
     ] = None,
     agent_port: Annotated[
@@ -319,6 +320,26 @@ def pki_issue(
     from controller.up.layout import Layout
 
     issue(name, role, output or Path(name), pki_dir or Layout(data_dir.absolute()).pki)
+
+
+@pki.command("controller")
+def pki_controller(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Host names and addresses that API servers and people call it by."),
+    ] = None,
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory.")],
+    pki_dir: Annotated[
+        Path | None, typer.Option(help="The certificate authority. Default: DATA_DIR/pki.")
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+) -> None:
+    """A certificate for controllers: the directory is their --pki-dir."""
+    from controller.cli.pki import issue_controller
+    from controller.up.layout import Layout
+
+    issue_controller(names or [], output, pki_dir or Layout(data_dir.absolute()).pki)
 
 
 def _load(name: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ from agents.drivers.simulated.world import World
 from agents.drivers.simulator import Simulation
 from agents.identity import Identities, MintedCertificates
 from agents.settings import AgentSettings
-from agents.wire import CONTROLLERS, Operation, OperationBatch, Role, server_name
+from agents.wire import CONTROLLER, CONTROLLERS, Operation, OperationBatch, Role, server_name
 from common.pki import Authority, CertPair, client_context, peer_of, server_context
 from common.web import Server, serve
 
@@ -35,8 +35,7 @@ def controller_pair(authority: Authority, name: str = "controller") -> CertPair:
         name,
         common_name=name,
         organizations=[CONTROLLERS],
-        dns=["localhost"],
-        ips=["127.0.0.1"],
+        dns=[CONTROLLER],
         server=True,
         client=True,
     )
