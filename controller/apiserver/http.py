@@ -33,6 +33,8 @@ from controller.apiserver.verbs import Answer, Call, Verbs
 _log = logging.getLogger(__name__)
 _GZIP_FROM = 128 * 1024
 _WRITE_SECONDS = 60.0
+_CLIENT_GONE = 499
+"""In the audit log alone: the client did not wait for the answer. A watch always ends so."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 REQUESTS = Counter(
@@ -113,6 +115,10 @@ class HttpApi:
         except web.HTTPRequestEntityTooLarge:
             response = _status(errors.too_large_body(self._gate.body_limit))
         except (asyncio.CancelledError, ConnectionResetError):
+            if seen is not None:
+                seen.verb, seen.target = verb, target
+                seen.code = 200 if verb == "watch" else _CLIENT_GONE
+                await self._audit(request, seen)
             raise
         except Exception:
             _log.exception("a request failed", extra={"verb": verb, "path": request.path})

@@ -26,8 +26,10 @@ from typing import Any, TypeVar
 import yaml
 
 from common.pki import Authority, CertPair, client_context
+from controller.apiserver.kubeconfig import write_kubeconfig
 from controller.ledger import schema
 from controller.up.layout import Layout
+from controller.up.plan import rights_manifests
 from crds import kinds
 
 REPO = Path(__file__).parents[2]
@@ -103,6 +105,15 @@ class Cloud:
             organizations=("system:masters", "kumulus:controllers"),
             client=True,
         )
+        member = self.authority.issue(
+            self.layout.pki,
+            "controller-client",
+            common_name="kumulus-controller",
+            organizations=("kumulus:controllers",),
+            client=True,
+        )
+        server = f"https://127.0.0.1:{self.api_port}"
+        write_kubeconfig(self.layout.controller_kubeconfig, server, self.authority.ca, member)
 
     def __enter__(self) -> Cloud:
         return self
@@ -116,14 +127,19 @@ class Cloud:
         """Everything, with the definitions applied."""
         if self.kubeconfig is None:
             self.start_api()
+            self.grant()
         self.kubectl("apply", "-f", str(CRDS))
         self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         self.start_agents()
         self.start_controller()
 
-    def start_api(self) -> None:
+    def grant(self) -> None:
+        """The controller's namespace and rights, those of ``kumulus up``."""
+        self.apply(*rights_manifests())
+
+    def start_api(self, *flags: object) -> None:
         port = ["--port", self.api_port]
-        self.start("apiserver", "api-server", "--data-dir", self.layout.root, *port)
+        self.start("apiserver", "api-server", "--data-dir", self.layout.root, *port, *flags)
         wait_for("the API server's readiness", lambda: self.get_raw("/readyz")[0] == 200)
 
     def start_agents(self, *arguments: object) -> None:
@@ -131,9 +147,11 @@ class Cloud:
         self.start("agents", "agent", "simulator", "--port", self.agent_port, *where, *arguments)
         wait_for("the agents' readiness", lambda: self.answers(self.agent_port))
 
-    def start_controller(self, *, wait: bool = True, **env: str) -> None:
+    def start_controller(
+        self, *, wait: bool = True, kubeconfig: Path | None = None, **env: str
+    ) -> None:
         """``env``: settings by their KUMULUS_ name without the prefix, in lower case."""
-        config = self.kubeconfig or self.layout.kubeconfig
+        config = kubeconfig or self.kubeconfig or self.layout.controller_kubeconfig
         where = ["--kubeconfig", config, "--data-dir", self.layout.root]
         ports = ["--controller-port", self.controller_port, "--agent-port", self.agent_port]
         settings = {f"KUMULUS_{key.upper()}": value for key, value in env.items()}

@@ -1,4 +1,4 @@
-"""The audit log, static tokens, and what the controllers' certificate may do."""
+"""The audit log, and static tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from common import pki
 from controller.apiserver.access.audit import Level
 from controller.apiserver.app import ApiServerConfig, serve
 from tests.conformance.client import Cluster
@@ -66,25 +65,13 @@ async def test_the_audit_log(tmp_path: Path, level: Level) -> None:
     assert stat.S_IMODE((tmp_path / "pki" / "service-accounts.key").stat().st_mode) == 0o600
 
 
-async def test_controllers_have_what_they_need_and_no_more(tmp_path: Path) -> None:
-    server = await serve(ApiServerConfig(tmp_path, port=0, synchronous="OFF"))
-    try:
-        pair = server.authority.issue(
-            tmp_path / "pki", "controller", common_name="controller",
-            organizations=("kumulus:controllers",), client=True,
-        )  # fmt: skip
-        await asyncio.to_thread(_as_controller, Cluster(server.kubeconfig), pair)
-    finally:
-        await server.close()
+async def test_a_watch_that_its_client_ends_is_logged(tmp_path: Path) -> None:
+    def look(cluster: Cluster) -> None:
+        connection = cluster.connection()
+        connection.request("GET", "/api/v1/namespaces?watch=true")
+        assert connection.getresponse().readline()
+        connection.close()
 
-
-def _as_controller(cluster: Cluster, pair: pki.CertPair) -> None:
-    cluster.context.load_cert_chain(pair.cert, pair.key)
-    lease = {"metadata": {"name": "l"}, "spec": {"holderIdentity": "me"}}
-    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
-    assert cluster.post(leases, lease).code == 201
-    for path in ("/api/v1/namespaces", "/apis",
-                 "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"):  # fmt: skip
-        assert cluster.get(path).code == 200
-    for path in ("/api/v1/secrets", "/apis/rbac.authorization.k8s.io/v1/clusterroles", "/metrics"):
-        assert cluster.get(path).code == 403
+    (seen,) = await _with_server(tmp_path, "Metadata", look)
+    assert (seen["verb"], seen["responseStatus"]["code"]) == ("watch", 200)
+    assert seen["objectRef"]["resource"] == "namespaces"

@@ -28,7 +28,7 @@ def test_nothing_that_starts_a_daemon_of_the_system() -> None:
     assert not packages() & {"libvirt-daemon-system", "mariadb-server"}
 
 
-@pytest.mark.parametrize("script", ["venv", "install-test-deps", "kubectl", "test"])
+@pytest.mark.parametrize("script", ["venv", "install-test-deps", "tool", "test", "image"])
 def test_shell_scripts_parse(script: str) -> None:
     path = REPOSITORY / "scripts" / script
     assert path.stat().st_mode & 0o111

