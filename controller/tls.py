@@ -89,6 +89,8 @@ class Renewals:
             return False
         first = not self._used
         if not first:
+            # A pair that does not fit would spoil a context that is in use.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair.cert, pair.key)
             for context in self.contexts:
                 context.load_cert_chain(pair.cert, pair.key)
                 context.load_verify_locations(ca)

@@ -21,7 +21,7 @@ SLOW = (
     "uvloop",
     "agents",
 )
-VISIBLE = ("up", "down", "run", "agent", "status", "tree", "logs", "pki")
+VISIBLE = ("up", "down", "run", "agent", "status", "tree", "logs", "pki", "rights")
 
 
 def test_help_names_every_command_and_hides_the_internal_ones() -> None:
@@ -32,7 +32,9 @@ def test_help_names_every_command_and_hides_the_internal_ones() -> None:
     assert not {"supervise", "api-server"} & commands
 
 
-@pytest.mark.parametrize("command", [*VISIBLE, "pki issue", "supervise", "api-server"])
+@pytest.mark.parametrize(
+    "command", [*VISIBLE, "pki issue", "pki controller", "supervise", "api-server"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0, shown.output
