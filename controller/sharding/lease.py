@@ -31,7 +31,7 @@ NAME = "kumulus-controller"
 RIGHTS = (
     Right(LEASES.group, LEASES.plural, ("create",), home=True),
     Right(LEASES.group, LEASES.plural, ("get", "update"), names=(NAME,), home=True),
-    Right("", NAMESPACES.plural, ("create", "get"), feature="namespace"),
+    Right("", NAMESPACES.plural, ("create",), feature="namespace"),
 )
 GENERATION = "kumulus.dev/generation"
 RENEW_SHARE, STOP_SHARE = 1 / 5, 2 / 3
@@ -140,24 +140,25 @@ class LeaseGuard:
         return True
 
     async def _make(self) -> bool:
-        await self._make_namespace()
         generation = int(self.clock.now())
+        body = self._body(generation, {})
         try:
-            await self.api.create(LEASES, self.namespace, self._body(generation, {}))
+            await self.api.create(LEASES, self.namespace, body)
         except Exists:
             return False
+        except NotFound:
+            # Not every controller may make its namespace: ask only when it is missing.
+            await self._make_namespace()
+            await self.api.create(LEASES, self.namespace, body)
         self.member.term = generation
         return True
 
     async def _make_namespace(self) -> None:
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
         try:
-            await self.api.get(NAMESPACES, "", self.namespace)
-        except NotFound:
-            body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
-            try:
-                await self.api.create(NAMESPACES, "", body)
-            except Exists:
-                log.debug("the namespace was made by another")
+            await self.api.create(NAMESPACES, "", body)
+        except Exists:
+            log.debug("the namespace was made by another")
 
     def _expired(self, lease: Mapping[str, Any]) -> bool:
         """Has it stayed the same for its whole duration, as seen from here? Clocks may differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +11,12 @@ import yaml
 from typer.testing import CliRunner
 
 from controller.cli.app import app
+from controller.client import NotFound, Resource
+from controller.clock import SystemClock
 from controller.registry import build, discover
 from controller.rights import OnKinds, Right, declared, group, manifests, on, rules, select
+from controller.sharding.base import SingleMember
+from controller.sharding.lease import LeaseGuard
 from controller.up.plan import rights_manifests
 from crds import kinds
 from tests.unit.core.fakes import MODELS, TOYS, Leaf
@@ -116,3 +121,42 @@ def test_the_command_prints_manifests() -> None:
 )
 def test_the_command_says_what_it_takes(arguments: tuple[str, ...], said: str) -> None:
     assert said in str(_rights(*arguments).exception)
+
+
+class NoNamespace:
+    """An API whose namespaces are missing until they are made."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        raise NotFound(f"no {resource.plural}")
+
+    async def create(
+        self, resource: Resource, namespace: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        if namespace and "namespaces" not in self.made:
+            raise NotFound("no such namespace")
+        self.made.append(resource.plural)
+        return dict(body)
+
+    async def replace(
+        self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_a_namespace_is_asked_for_only_where_it_is_missing(there: bool) -> None:
+    """Not every controller has that right."""
+    api = NoNamespace()
+    api.made = ["namespaces"] if there else []
+
+    async def nothing() -> None:
+        return None
+
+    member = SingleMember()
+    guard = LeaseGuard(api, member, "home", "me", 15.0, SystemClock(), nothing, nothing)
+    await guard._round()
+    assert member.leading
+    assert api.made == ["namespaces", "leases"]
