@@ -34,13 +34,14 @@ from controller.apiserver.errors import ApiError
 from controller.apiserver.gates import Gates
 from controller.apiserver.http import Gate, HttpApi
 from controller.apiserver.kubeconfig import write_kubeconfig
-from controller.apiserver.registry import Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.store import Store
 from controller.apiserver.store.log import Synchronous
 from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
 from controller.apiserver.webhooks.dispatcher import Dispatcher
 from controller.apiserver.webhooks.kinds import webhook_kinds
+from controller.apiserver.writes import WriteOptions
 
 _log = logging.getLogger(__name__)
 _OWN = WriteOptions(

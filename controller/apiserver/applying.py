@@ -15,8 +15,9 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.fields import applied, checks, managed
 from controller.apiserver.fields.managed import Manager
-from controller.apiserver.registry import Outcome, Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.schema.structural import MISSING, Node, json_type
+from controller.apiserver.writes import Outcome, WriteOptions
 
 Wire = dict[str, Any]
 _RACES = 5

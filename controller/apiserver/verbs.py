@@ -28,9 +28,10 @@ from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.negotiate import Accepted
-from controller.apiserver.registry import Mutate, Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.store import Store
 from controller.apiserver.streams import Watch
+from controller.apiserver.writes import Mutate, WriteOptions
 
 Wire = dict[str, Any]
 _CUSTOM_PATCHES = (patches.JSON_PATCH, patches.MERGE_PATCH)
