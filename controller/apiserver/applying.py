@@ -112,6 +112,8 @@ async def apply(
     registry: Registry, target: Target, config: Wire, options: WriteOptions, force: bool
 ) -> Outcome:
     """Create or change the object so that it is as ``config`` says, and own what it says."""
+    if target.subresource:  # nothing else is said of an object that is not there
+        registry.get(target.resource, target.namespace, target.name)
     _check(target, config)
     for _ in range(_RACES):
         try:
