@@ -77,7 +77,8 @@ BAD_SPECS: SearchStrategy[Any] = st.sampled_from(
      {"size": None}, {"size": True}]
 )  # fmt: skip
 ANY_SPEC = st.one_of(GOOD_SPECS, GOOD_SPECS, GOOD_SPECS, SPECS, SPECS, BAD_SPECS)
-STATUS = st.sampled_from([{}, {"ready": True}, {"ready": False, "more": 1}, {"ready": "x"}, None])
+STATUS = st.sampled_from([{}, {"ready": True}, {"ready": False, "more": 1}, None])
+BAD_STATUS = st.sampled_from([{"ready": "x"}, {"ready": {}}, [], "x"])
 FINALIZERS = st.sampled_from([[], ["example.com/hold"], ["example.com/hold", "example.com/two"]])
 METADATA = st.fixed_dictionaries(
     {},
@@ -120,13 +121,29 @@ VERSIONS: SearchStrategy[Version] = st.sampled_from(
 )
 
 CREATE = st.builds(lambda body, query: Step("POST", body=body, query=query), OBJECTS, WRITE_QUERY)
-PLAIN_CREATE = st.builds(
-    lambda name, labels, finalizers: Step(
-        "POST",
-        body=wire({"labels": labels, "finalizers": finalizers}, {"size": 2}, None, name),
-    ),
-    ANY_NAME, LABELS, FINALIZERS,
-)  # fmt: skip
+
+
+def plain_create(name: str) -> SearchStrategy[Step]:
+    return st.builds(
+        lambda labels, finalizers: Step(
+            "POST",
+            body=wire({"labels": labels, "finalizers": finalizers}, {"size": 2}, None, name),
+        ),
+        LABELS, FINALIZERS,
+    )  # fmt: skip
+
+
+def plain_apply(name: str) -> SearchStrategy[Step]:
+    return st.builds(
+        lambda labels, spec: Step(
+            "PATCH", name, body=wire({"labels": labels}, spec, None, name),
+            content=APPLY, query={"fieldManager": "one"},
+        ),
+        LABELS, GOOD_SPECS,
+    )  # fmt: skip
+
+
+PLAIN_CREATE = ANY_NAME.flatmap(plain_create)
 PUT = st.builds(
     lambda body, sub, query, version: Step(
         "PUT", body["metadata"]["name"], sub, body, query=query, version=version
@@ -162,6 +179,10 @@ MERGE_PATCH = st.builds(
     ANY_NAME, st.sampled_from(["", "", "status"]), CHANGES, WRITE_QUERY,
     st.sampled_from(["none", "none", "stale"]),
 )  # fmt: skip
+STATUS_PATCH = st.builds(
+    lambda name, status: Step("PATCH", name, "status", {"status": status}, MERGE),
+    ANY_NAME, st.one_of(STATUS, BAD_STATUS),
+)  # fmt: skip
 OPERATIONS = st.sampled_from(
     [
         {"op": "add", "path": "/spec/list", "value": [{"k": "p", "v": 1}]},
@@ -195,14 +216,15 @@ def _apply_query(query: dict[str, str], manager: str, force: str) -> dict[str, s
     return {**query, **{key: value for key, value in given.items() if value}}
 
 
-APPLIED_METADATA = st.one_of(
-    st.fixed_dictionaries({}, optional={"labels": LABELS, "finalizers": FINALIZERS}), METADATA
-)
+_GOOD_METADATA = st.fixed_dictionaries({}, optional={"labels": LABELS, "finalizers": FINALIZERS})
+APPLIED_METADATA = st.one_of(_GOOD_METADATA, _GOOD_METADATA, _GOOD_METADATA, METADATA)
 APPLIES = st.builds(
     lambda metadata, spec, status, name, sub, query, version: Step(
         "PATCH", name, sub, wire(metadata, spec, status, name), APPLY, query, version
     ),
-    APPLIED_METADATA, ANY_SPEC, STATUS, ANY_NAME, st.sampled_from(["", "", "", "status"]),
+    APPLIED_METADATA, st.one_of(GOOD_SPECS, GOOD_SPECS, GOOD_SPECS, ANY_SPEC),
+    st.one_of(st.none(), STATUS, BAD_STATUS), st.sampled_from("aab"),
+    st.sampled_from(["", "", "", "status"]),
     st.builds(
         _apply_query, WRITE_QUERY, st.sampled_from(["one", "one", "two", "two", ""]),
         st.sampled_from(["", "", "true", "false", "x"]),
@@ -274,17 +296,23 @@ MALFORMED = st.one_of(
     st.builds(lambda raw, name: Step("PUT", name, body=raw), RAW, ANY_NAME),
     st.builds(lambda raw, name: Step("PATCH", name, body=raw, content=MERGE), RAW, ANY_NAME),
     st.builds(lambda raw, name: Step("PATCH", name, body=raw, content=JSON_PATCH), RAW, ANY_NAME),
-    st.builds(lambda raw, name: Step("PATCH", name, body=raw, content=APPLY,
-                                     query={"fieldManager": "one"}), RAW, ANY_NAME),
+    st.builds(
+        lambda raw, name: Step(
+            "PATCH", name, body=raw, content=APPLY, query={"fieldManager": "one"}
+        ),
+        RAW,
+        ANY_NAME,
+    ),
     st.builds(lambda name: Step("PATCH", name, body=b"{}", content="text/plain"), ANY_NAME),
     st.builds(lambda body: Step("POST", body=body, content="text/plain"), OBJECTS),
 )
 STEPS = st.one_of(
-    PLAIN_CREATE, CREATE, PUT, MERGE_PATCH, MERGE_PATCH, JSON_PATCHES, STRATEGIC_PATCH, APPLIES,
+    PLAIN_CREATE, CREATE, PUT, MERGE_PATCH, MERGE_PATCH, STATUS_PATCH, JSON_PATCHES,
+    STRATEGIC_PATCH, APPLIES,
     APPLIES, APPLIES, DELETE, RELEASE, LIST, GET, DELETE_ALL, MALFORMED,
 )  # fmt: skip
 SEQUENCES = st.builds(
     lambda first, rest: [*first, *rest],
-    st.lists(PLAIN_CREATE, min_size=1, max_size=2),
+    st.tuples(st.one_of(plain_create("a"), plain_apply("a")), plain_create("b")),
     st.lists(STEPS, min_size=3, max_size=12),
 )

@@ -152,8 +152,16 @@ def _cause(cause: dict[str, Any]) -> str:
     return _text(json.dumps(cause, sort_keys=True))
 
 
+def _managers(entries: Any) -> Any:
+    """Who manages which field, in no order: it depends on the times."""
+    if not isinstance(entries, list):
+        return entries
+    timeless = [{k: v for k, v in entry.items() if k != "time"} for entry in entries]
+    return sorted(timeless, key=lambda entry: json.dumps(entry, sort_keys=True))
+
+
 def normal(wire: Any) -> Any:
-    """Without what no two servers agree on: uids, times, versions, and who manages which field."""
+    """Without what no two servers agree on: uids, times, versions."""
     if isinstance(wire, list):
         return [normal(item) for item in wire]
     if not isinstance(wire, dict):
@@ -165,7 +173,9 @@ def normal(wire: Any) -> Any:
         found["items"] = found["items"] or []  # upstream: null
     metadata = found.get("metadata")
     if isinstance(metadata, dict):
-        metadata = {k: v for k, v in metadata.items() if k != "managedFields"}
+        metadata = dict(metadata)
+        if entries := metadata.get("managedFields"):
+            metadata["managedFields"] = _managers(entries)
         for key in (*_TIMES, "resourceVersion", "uid", "continue"):
             if metadata.get(key):
                 metadata[key] = "set"
@@ -188,7 +198,9 @@ def _forget_ages(table: dict[str, Any]) -> None:
 def _text(text: str) -> str:
     if "errors:\n" in text:  # Go goes through maps at random
         text = "\n".join(sorted(text.splitlines()))
+    if "field not declared in schema" in text:  # and stops there
+        return "field not declared in schema"
     text = re.sub(r"StorageError: .* AdditionalErrorMsg: ", "", text)
     text = re.sub(r"in record \(\d+\)", "in record (N)", text)
-    text = re.sub(r"(?<!\.)\bstatus\.(\w+ in body)", r"\1", text)
+    text = re.sub(r"(?<!\.)\bstatus(?:\.(\w+)|)( in body)", r"\1\2", text)
     return _UID.sub("UID", text).replace("conformance.kumulus.dev", "GROUP")
