@@ -17,7 +17,7 @@ from controller.apiserver.fields import applied, checks, managed
 from controller.apiserver.fields.managed import Manager
 from controller.apiserver.registry import Registry
 from controller.apiserver.schema.structural import MISSING, Node, json_type
-from controller.apiserver.writes import Outcome, WriteOptions
+from controller.apiserver.writes import UNCHECKED, Outcome, WriteOptions
 
 Wire = dict[str, Any]
 _RACES = 5
@@ -215,6 +215,8 @@ def _refuse_nulls(target: Target, wire: Mapping[str, Any]) -> None:
     bare = {key: value for key, value in wire.items() if key != "metadata"}
     _find_nulls(target.resource.schema, bare, "", found)
     if found:
+        if target.resource.rules is not None:
+            found.append(UNCHECKED)
         raise errors.invalid_object(
             target.resource.group, target.resource.kind, target.name, sorted(found, key=str)
         )

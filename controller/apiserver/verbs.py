@@ -228,10 +228,10 @@ class Verbs:
             try:
                 decoded = decoding.decode(scale.RESOURCE, given, "Warn")
             except ApiError as error:
-                raise _bad_patch(given, error.message) from None
+                raise errors.bad_patch(given, error.message) from None
             oddities[:] = decoded.oddities
             if wanted.validation == "Strict" and oddities:
-                raise _bad_patch(given, "strict decoding error: " + ", ".join(oddities))
+                raise errors.bad_patch(given, "strict decoding error: " + ", ".join(oddities))
             return scale.applied(call.resource, wire, decoded.wire)
 
         return await self._write_scale(call, mutate, wanted, oddities)
@@ -371,12 +371,7 @@ def _apply(resource: Resource, media: str, wire: Wire, patch: Any) -> Wire:
 
 
 def _strict(new: Wire, oddities: list[str]) -> ApiError:
-    return _bad_patch(orjson.dumps(new), "strict decoding error: " + ", ".join(oddities))
-
-
-def _bad_patch(patched: bytes, why: str) -> ApiError:
-    problem = errors.invalid("patch", patched.decode(), why)
-    return errors.invalid_object("", "", "", [problem])
+    return errors.bad_patch(orjson.dumps(new), "strict decoding error: " + ", ".join(oddities))
 
 
 def _delete_body(body: bytes, media: str) -> Wire:

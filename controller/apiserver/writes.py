@@ -24,7 +24,7 @@ _BLOCKING = frozenset(
         "FieldValueNotSupported", "FieldValueNotFound",
     }
 )  # fmt: skip
-_UNCHECKED = FieldError(
+UNCHECKED = FieldError(
     "FieldValueInvalid",
     "<nil>",
     "Invalid value: null: some validation rules were not checked because the object was invalid; "
@@ -88,7 +88,7 @@ def validate(resource: Resource, new: Wire, old: Wire | None) -> None:
         structural.validate(resource.schema, bare, before, "", found)
     if resource.rules is not None:
         if any(error.reason in _BLOCKING for error in found):
-            found.append(_UNCHECKED)
+            found.append(UNCHECKED)
         else:
             cel.judge(resource.rules, new, old if old is not None else MISSING, "", found)
     found.extend(strategies.validate(resource, new, old))

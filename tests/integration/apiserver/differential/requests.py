@@ -146,7 +146,8 @@ def plain_apply(name: str) -> SearchStrategy[Step]:
 PLAIN_CREATE = ANY_NAME.flatmap(plain_create)
 PUT = st.builds(
     lambda body, sub, query, version: Step(
-        "PUT", body["metadata"]["name"], sub, body, query=query, version=version
+        "PUT", body["metadata"]["name"], sub, {**body, "spec": {"size": 7}} if sub else body,
+        query=query, version=version,
     ),
     OBJECTS, st.sampled_from(["", "", "status"]), WRITE_QUERY, VERSIONS,
 )  # fmt: skip
