@@ -117,7 +117,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
         definitions = Definitions(store, catalog)
         definitions.start()
         rbac = Rbac(store)
-        webhooks = Dispatcher(store, catalog)
+        webhooks = Dispatcher(store, catalog, rbac)
         undo.push_async_callback(webhooks.close)
         registry = Registry(store, catalog, config.admission, Gates(rbac, webhooks))
         await _report_broken(definitions, registry, catalog)
