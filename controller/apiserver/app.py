@@ -34,13 +34,14 @@ from controller.apiserver.errors import ApiError
 from controller.apiserver.gates import Gates
 from controller.apiserver.http import Gate, HttpApi
 from controller.apiserver.kubeconfig import write_kubeconfig
-from controller.apiserver.registry import Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.store import Store
 from controller.apiserver.store.log import Synchronous
 from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
 from controller.apiserver.webhooks.dispatcher import Dispatcher
 from controller.apiserver.webhooks.kinds import webhook_kinds
+from controller.apiserver.writes import WriteOptions
 
 _log = logging.getLogger(__name__)
 _OWN = WriteOptions(
@@ -116,7 +117,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
         definitions = Definitions(store, catalog)
         definitions.start()
         rbac = Rbac(store)
-        webhooks = Dispatcher(store, catalog)
+        webhooks = Dispatcher(store, catalog, rbac)
         undo.push_async_callback(webhooks.close)
         registry = Registry(store, catalog, config.admission, Gates(rbac, webhooks))
         await _report_broken(definitions, registry, catalog)

@@ -15,8 +15,9 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.fields import applied, checks, managed
 from controller.apiserver.fields.managed import Manager
-from controller.apiserver.registry import Outcome, Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.schema.structural import MISSING, Node, json_type
+from controller.apiserver.writes import UNCHECKED, Outcome, WriteOptions
 
 Wire = dict[str, Any]
 _RACES = 5
@@ -111,6 +112,8 @@ async def apply(
     registry: Registry, target: Target, config: Wire, options: WriteOptions, force: bool
 ) -> Outcome:
     """Create or change the object so that it is as ``config`` says, and own what it says."""
+    if target.subresource:  # nothing else is said of an object that is not there
+        registry.get(target.resource, target.namespace, target.name)
     _check(target, config)
     for _ in range(_RACES):
         try:
@@ -212,6 +215,8 @@ def _refuse_nulls(target: Target, wire: Mapping[str, Any]) -> None:
     bare = {key: value for key, value in wire.items() if key != "metadata"}
     _find_nulls(target.resource.schema, bare, "", found)
     if found:
+        if target.resource.rules is not None:
+            found.append(UNCHECKED)
         raise errors.invalid_object(
             target.resource.group, target.resource.kind, target.name, sorted(found, key=str)
         )

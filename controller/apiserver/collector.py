@@ -16,10 +16,11 @@ from controller.apiserver import decoding
 from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource, split_api_version
 from controller.apiserver.errors import ApiError
-from controller.apiserver.registry import DeleteOptions, Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.schema import crd as crds
 from controller.apiserver.store import Change, ChangeType, Entry, ObjectKey, Store
 from controller.apiserver.strategies import DEFINITIONS
+from controller.apiserver.writes import DeleteOptions, WriteOptions
 
 Wire = dict[str, Any]
 

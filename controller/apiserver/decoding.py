@@ -129,6 +129,9 @@ def check_patched_type(resource: Resource, wire: Wire) -> None:
         problem = errors.invalid("apiVersion", given, f"must be {resource.api_version}")
         group = split_api_version(str(given))[0]
         raise errors.invalid_object(group, resource.kind, name, [problem])
+    if resource.custom and not kind:
+        shown = orjson.dumps(wire)
+        raise errors.bad_patch(shown, f"Object 'Kind' is missing in '{shown.decode()}'")
     check_type(resource, wire)
 
 

@@ -235,3 +235,8 @@ def internal(message: str) -> ApiError:
 
 def unavailable(message: str) -> ApiError:
     return ApiError(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1})
+
+
+def bad_patch(patched: bytes, why: str) -> ApiError:
+    """What a patch made is no object of this kind."""
+    return invalid_object("", "", "", [invalid("patch", patched.decode(), why)])

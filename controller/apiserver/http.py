@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import gzip
 import logging
@@ -24,6 +25,7 @@ from controller.apiserver.access.impersonation import impersonated
 from controller.apiserver.access.reviews import Reviews
 from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
+from controller.apiserver.deadlines import deadline
 from controller.apiserver.errors import ApiError
 from controller.apiserver.openapi import OpenApi
 from controller.apiserver.paths import ResourcePath, parse_resource_path
@@ -109,7 +111,8 @@ class HttpApi:
             if seen is not None:
                 seen.acting = user
             self._authorize(request, user, verb, path, target)
-            response = await self._answer(request, user, path, target, verb)
+            async with deadline(request.query) if verb != "watch" else contextlib.nullcontext():
+                response = await self._answer(request, user, path, target, verb)
         except ApiError as error:
             response = _status(error)
         except web.HTTPRequestEntityTooLarge:
@@ -335,8 +338,7 @@ def _selected_name(selector: str) -> str:
 
 def _warn(response: web.Response, warnings: Sequence[str]) -> None:
     for warning in warnings:
-        text = warning.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
-        response.headers.add("Warning", f'299 - "{text.replace(chr(13), " ")}"')
+        response.headers.add("Warning", _warning(warning))
 
 
 def _verb(request: web.Request, target: ResourcePath) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -50,6 +50,9 @@ async def list_page(store: Store, resource: Resource, options: ListOptions) -> P
     """Raises ApiError: 410 where history does not reach back, 504 for a version to come."""
     version, after = _start(store, options)
     keys, entries = await _snapshot(store, resource, options.namespace, version, after)
+    if (name := _single(resource, options)) is not None:
+        found = [entry for key, entry in zip(keys, entries, strict=True) if key[1] == name]
+        return await _select(resource, found, keys, version, replace(options, limit=0))
     if not options.selection.everything:
         return await _select(resource, entries, keys, version, options)
     if not options.limit or len(entries) <= options.limit:
@@ -57,6 +60,13 @@ async def list_page(store: Store, resource: Resource, options: ListOptions) -> P
     token = _token(version, keys[options.limit - 1])
     remaining = len(entries) - options.limit
     return Page(entries[: options.limit], version, token, remaining)
+
+
+def _single(resource: Resource, options: ListOptions) -> str | None:
+    """The name, if there can be but one object in the answer: no page then ends before it."""
+    if options.token or (resource.namespaced and not options.namespace):
+        return None
+    return options.selection.fields.exact("metadata.name")
 
 
 def _start(store: Store, options: ListOptions) -> tuple[int, Key | None]:

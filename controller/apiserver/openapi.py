@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from controller.apiserver.builtins import OBJECT_META
+from controller.apiserver.builtin_schemas import OBJECT_META
 from controller.apiserver.catalog import Catalog, Resource
 
 Wire = dict[str, Any]

@@ -11,10 +11,10 @@ from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import FieldError
 from controller.apiserver.listing import ListOptions
-from controller.apiserver.registry import DeleteOptions, WriteOptions
 from controller.apiserver.selectors import Selection, check_fields, parse_fields, parse_labels
 from controller.apiserver.shards import parse_shards
 from controller.apiserver.streams import WatchOptions
+from controller.apiserver.writes import DeleteOptions, WriteOptions
 
 Query = Mapping[str, str]
 _VALIDATIONS: dict[str, FieldValidation] = {

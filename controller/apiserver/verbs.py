@@ -28,9 +28,10 @@ from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.negotiate import Accepted
-from controller.apiserver.registry import Mutate, Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.store import Store
 from controller.apiserver.streams import Watch
+from controller.apiserver.writes import Mutate, WriteOptions
 
 Wire = dict[str, Any]
 _CUSTOM_PATCHES = (patches.JSON_PATCH, patches.MERGE_PATCH)
@@ -227,10 +228,10 @@ class Verbs:
             try:
                 decoded = decoding.decode(scale.RESOURCE, given, "Warn")
             except ApiError as error:
-                raise _bad_patch(given, error.message) from None
+                raise errors.bad_patch(given, error.message) from None
             oddities[:] = decoded.oddities
             if wanted.validation == "Strict" and oddities:
-                raise _bad_patch(given, "strict decoding error: " + ", ".join(oddities))
+                raise errors.bad_patch(given, "strict decoding error: " + ", ".join(oddities))
             return scale.applied(call.resource, wire, decoded.wire)
 
         return await self._write_scale(call, mutate, wanted, oddities)
@@ -370,12 +371,7 @@ def _apply(resource: Resource, media: str, wire: Wire, patch: Any) -> Wire:
 
 
 def _strict(new: Wire, oddities: list[str]) -> ApiError:
-    return _bad_patch(orjson.dumps(new), "strict decoding error: " + ", ".join(oddities))
-
-
-def _bad_patch(patched: bytes, why: str) -> ApiError:
-    problem = errors.invalid("patch", patched.decode(), why)
-    return errors.invalid_object("", "", "", [problem])
+    return errors.bad_patch(orjson.dumps(new), "strict decoding error: " + ", ".join(oddities))
 
 
 def _delete_body(body: bytes, media: str) -> Wire:

@@ -398,6 +398,21 @@ def test_match_conditions_see_the_request(
     assert len(webhook.seen[path]) == 1
 
 
+def test_match_conditions_ask_the_authorizer(
+    configure: Configure, widgets: Widgets, webhook: Webhook
+) -> None:
+    """kubernetes.io/docs: CEL in Kubernetes, authorizer library."""
+    asked = "authorizer.group('apps').resource('deployments').namespace('default')"
+    conditions = [
+        {"name": "may", "expression": f"{asked}.check('delete').allowed()"},
+        {"name": "this", "expression": "authorizer.requestResource.check('create').allowed()"},
+        {"name": "path", "expression": "!authorizer.path('/metrics').check('get').errored()"},
+    ]
+    path = configure("Validating", matchConditions=conditions)
+    widgets.create("x")
+    assert len(webhook.seen[path]) == 1
+
+
 def test_built_in_kinds_are_admitted_too(
     configure: Configure, cluster: Cluster, namespace: str
 ) -> None:

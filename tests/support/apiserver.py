@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import uvloop
+
 from controller.apiserver.app import ApiServerConfig, serve
 from controller.apiserver.store.log import Synchronous
 
@@ -112,7 +114,9 @@ def embedded_cluster(*, judge: bool = False) -> Iterator[Path]:
         yield server.kubeconfig
 
 
-async def _serve(directory: Path, port: int, synchronous: Synchronous, judge: bool) -> None:
+async def _serve(
+    directory: Path, port: int, synchronous: Synchronous, judge: bool, lifeline: int
+) -> None:
     config = ApiServerConfig(directory, port=port, synchronous=synchronous)
     if judge:
         from controller.admission import Judge
@@ -124,15 +128,21 @@ async def _serve(directory: Path, port: int, synchronous: Synchronous, judge: bo
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    # The test's end closes stdin, however the test ended.
-    loop.add_reader(sys.stdin.fileno(), stop.set)
+    loop.add_reader(lifeline, stop.set)
     await stop.wait()
     await server.close()
 
 
-if __name__ == "__main__":
-    import uvloop
+def run(
+    directory: Path, port: int, synchronous: Synchronous, *, judge: bool, lifeline: int
+) -> None:  # fmt: skip
+    """Serve until SIGTERM, or until the file descriptor ``lifeline`` has something or ends."""
+    uvloop.run(_serve(directory, port, synchronous, judge, lifeline))
 
-    uvloop.run(
-        _serve(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4] == "True")  # type: ignore[arg-type]
-    )
+
+if __name__ == "__main__":
+    # The test's end closes stdin, however the test ended.
+    run(
+        Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3],  # type: ignore[arg-type]
+        judge=sys.argv[4] == "True", lifeline=sys.stdin.fileno(),
+    )  # fmt: skip

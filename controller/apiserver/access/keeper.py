@@ -17,9 +17,10 @@ from controller.apiserver.admission import User
 from controller.apiserver.auth import MASTERS
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import ApiError
-from controller.apiserver.registry import Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.selectors import selected_by
 from controller.apiserver.store import Change, ChangeType, ObjectKey, Store
+from controller.apiserver.writes import WriteOptions
 
 Wire = dict[str, Any]
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Any
 
 from controller.apiserver import tables
 from controller.apiserver.access.rbac import GROUP
-from controller.apiserver.builtins import OBJECT_META
+from controller.apiserver.builtin_schemas import OBJECT_META
 from controller.apiserver.catalog import Column, Resource
 from controller.apiserver.schema.structural import compile_schema
 

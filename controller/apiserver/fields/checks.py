@@ -8,7 +8,7 @@ from typing import Any
 from controller.apiserver.errors import render
 from controller.apiserver.fields.sets import paths
 from controller.apiserver.fields.types import Type
-from controller.apiserver.fields.values import index, item_key
+from controller.apiserver.fields.values import item_key
 
 _GO_TYPES: dict[type, str] = {
     str: "string", bool: "bool", int: "int64", float: "float64",
@@ -47,22 +47,24 @@ def _list(type_: Type, value: Any, path: str) -> Iterator[str]:
         for at, item in enumerate(value):
             yield from problems(type_.item, item, f"{path}[{at}]")
         return
-    yield from _keyless(type_, value, path)
-    for key, items in index(type_, value).items():
-        shown = next(paths({key: {}}))
-        if len(items) > 1:
-            yield f"{path}: duplicate entries for key {shown}"
-        yield from problems(type_.item, items[0], path + shown)
-
-
-def _keyless(type_: Type, value: list[Any], path: str) -> Iterator[str]:
+    seen = set()
     for at, item in enumerate(value):
-        if type_.keys and item_key(type_, item) == "k:{}":
-            yield (
-                f"{path}: element {at}: associative list with keys has an element that omits all "
-                f"key fields {render(list(type_.keys))} (and doesn't have default values for any "
-                "key fields)"
-            )
+        key = item_key(type_, item)
+        if type_.keys and key == "k:{}":
+            yield _keyless(type_, at, path)
+            return  # as upstream: it looks no further
+        shown = next(paths({key: {}}))
+        if key in seen:
+            yield f"{path}: duplicate entries for key {shown}"
+        seen.add(key)
+        yield from problems(type_.item, item, path + shown)
+
+
+def _keyless(type_: Type, at: int, path: str) -> str:
+    return (
+        f"{path}: element {at}: associative list with keys has an element that omits all key "
+        f"fields {render(list(type_.keys))} (and doesn't have default values for any key fields)"
+    )
 
 
 def _scalar(kind: str, value: Any) -> str:
@@ -70,7 +72,7 @@ def _scalar(kind: str, value: Any) -> str:
     if kind == "string" and not isinstance(value, str):
         return f"expected string, got &value.valueUnstructured{{Value:{render(value)}}}"
     if kind == "boolean" and not isinstance(value, bool):
-        return f"expected boolean, got &value.valueUnstructured{{Value:{render(value)}}}"
+        return f"expected boolean, got &{{{_plain(value)}}}"
     if kind == "number" and (isinstance(value, bool) or not isinstance(value, int | float)):
         return f"expected numeric (int or float), got {_GO_TYPES.get(type(value), 'nil')}"
     return ""

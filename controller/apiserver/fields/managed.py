@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.apiserver import meta
-from controller.apiserver.builtins import OBJECT_META
+from controller.apiserver.builtin_schemas import OBJECT_META
 from controller.apiserver.catalog import Resource
 from controller.apiserver.fields.sets import BadSet, Set, decode, difference, union
 from controller.apiserver.fields.types import Type, root

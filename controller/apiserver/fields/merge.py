@@ -14,6 +14,8 @@ def merge(type_: Type, live: Any, config: Any) -> Any:
     """``live`` with all that ``config`` says. Neither is changed; the result shares with them."""
     if type_.atomic:
         return config
+    if config is None and live and _holds(type_, live):
+        return live  # as if nothing were said of what is inside
     if isinstance(config, dict) and isinstance(live, dict):
         found = dict(live)
         for key, value in config.items():
@@ -22,6 +24,11 @@ def merge(type_: Type, live: Any, config: Any) -> Any:
     if type_.kind == "list" and isinstance(config, list) and isinstance(live, list):
         return _merge_items(type_, live, config)
     return config
+
+
+def _holds(type_: Type, value: Any) -> bool:
+    """Whether a value has parts that are merged one by one."""
+    return isinstance(value, dict) or (type_.kind == "list" and isinstance(value, list))
 
 
 def _merge_items(type_: Type, live: list[Any], config: list[Any]) -> list[Any]:

@@ -28,13 +28,7 @@ from cel_expr_python.ext import ext_bindings, ext_math, ext_optional, ext_string
 
 from controller.apiserver import errors
 from controller.apiserver.errors import FieldError
-from controller.apiserver.schema.structural import (
-    MISSING,
-    Node,
-    correlate,
-    json_type,
-    same,
-)
+from controller.apiserver.schema.structural import MISSING, Node, correlate, json_type, same
 
 _T = cel.Type
 _RESERVED = frozenset(
@@ -178,8 +172,8 @@ def _environment(declared: str) -> cel.Env:
     return environment_of({"self": self_type, "oldSelf": self_type})
 
 
-def environment_of(variables: Mapping[str, Any]) -> cel.Env:
-    """CEL as Kubernetes has it, with these variables (name: type)."""
+def environment_of(variables: Mapping[str, Any], *more: cel.CelExtension) -> cel.Env:
+    """CEL as Kubernetes has it, with these variables (name: type) and more functions."""
     return cel.NewEnv(
         variables=dict(variables),
         extensions=[
@@ -188,6 +182,7 @@ def environment_of(variables: Mapping[str, Any]) -> cel.Env:
             ext_optional.ExtOptional(),
             ext_bindings.ExtBindings(),
             _kubernetes(),
+            *more,
         ],
     )
 

@@ -11,13 +11,8 @@ import orjson
 from controller.apiserver import errors
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import cel
-from controller.apiserver.schema.structural import (
-    MISSING,
-    Node,
-    compile_pattern,
-    compile_schema,
-    validate,
-)
+from controller.apiserver.schema.structural import MISSING, Node, compile_schema, validate
+from controller.apiserver.schema.values import compile_pattern
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _REASONS = (

@@ -42,6 +42,7 @@ class Limits:
     ring_changes: int = 4096
     ring_bytes: int = 16 * 2**20
     watcher_queue: int = 4096
+    watcher_bytes: int = 16 * 2**20
     history_seconds: float = 300.0
     history_changes: int = 200_000
 
@@ -49,8 +50,10 @@ class Limits:
 class Subscription:
     """A watcher's bounded queue. ``overflowed`` is set when it was too slow; it gets no more."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size_limit: int) -> None:
         self._limit = limit
+        self._size_limit = size_limit
+        self._size = 0
         self._changes: deque[Change] = deque()
         self._wake = asyncio.Event()
         self.overflowed = False
@@ -59,7 +62,8 @@ class Subscription:
     def push(self, change: Change) -> None:
         if self.overflowed:
             return
-        if len(self._changes) >= self._limit:
+        self._size += change.size()
+        if len(self._changes) >= self._limit or self._size > self._size_limit:
             self.overflowed = True
             self._changes.clear()
         else:
@@ -78,6 +82,7 @@ class Subscription:
             self._wake.set()
         found = list(self._changes)
         self._changes.clear()
+        self._size = 0
         return found
 
     async def wait(self, seconds: float) -> bool:
@@ -275,7 +280,7 @@ class Store:
 
     def subscribe(self, resource: str) -> Subscription:
         """Changes of a resource committed from now on. ``unsubscribe`` when done."""
-        subscription = Subscription(self._limits.watcher_queue)
+        subscription = Subscription(self._limits.watcher_queue, self._limits.watcher_bytes)
         self._subscriptions.setdefault(resource, set()).add(subscription)
         return subscription
 

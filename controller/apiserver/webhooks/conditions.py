@@ -9,9 +9,10 @@ from typing import Any
 from cel_expr_python import cel
 
 from controller.apiserver.schema.cel import BadRule, environment_of
+from controller.apiserver.webhooks import permissions
 
 _T = cel.Type
-_VARIABLES = ("object", "oldObject", "request")
+_VARIABLES = ("object", "oldObject", "request", "authorizer")
 
 
 class Undecided(ValueError):
@@ -20,12 +21,13 @@ class Undecided(ValueError):
 
 @functools.cache
 def _environment() -> cel.Env:
-    return environment_of(dict.fromkeys(_VARIABLES, _T.DYN))
+    types = {**dict.fromkeys(_VARIABLES, _T.DYN), "authorizer": _T.Map(_T.STRING, _T.DYN)}
+    return environment_of(types, permissions.extension())
 
 
 @functools.lru_cache(maxsize=1024)
 def compile_condition(expression: str) -> cel.Expression:
-    """Raises BadRule. ``authorizer`` is not known here, and thus refused."""
+    """Raises BadRule."""
     try:
         program = _environment().compile(expression)
     except Exception as error:  # the binding raises its own type for every syntax and type error
@@ -39,7 +41,8 @@ def compile_condition(expression: str) -> cel.Expression:
 def hold(conditions: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> bool:
     """Whether all hold: one that is false decides, whatever else fails.
 
-    Raises Undecided if none is false and one cannot be evaluated.
+    Whom ``authorizer`` asks, ``permissions.asking`` says. Raises Undecided if none is false and
+    one cannot be evaluated.
     """
     failures = []
     activation = _environment().Activation({name: variables[name] for name in _VARIABLES})

@@ -14,7 +14,7 @@ from controller.apiserver.admission import User
 from controller.apiserver.catalog import Catalog, Resource
 from controller.apiserver.errors import ApiError
 from controller.apiserver.store import ObjectKey, Store
-from controller.apiserver.webhooks import conditions, matching
+from controller.apiserver.webhooks import conditions, matching, permissions
 from controller.apiserver.webhooks.client import CallFailed, HookClient, Verdict
 from controller.apiserver.webhooks.hooks import Hook, Hooks
 
@@ -46,8 +46,9 @@ class Write:
 class Dispatcher:
     """Asked for every write. Everything refused raises ApiError."""
 
-    def __init__(self, store: Store, catalog: Catalog) -> None:
+    def __init__(self, store: Store, catalog: Catalog, authorizer: auth.Authorizer) -> None:
         self._store = store
+        self._authorizer = authorizer
         self._catalog = catalog
         self._hooks = Hooks(store)
         self._client = HookClient()
@@ -126,9 +127,13 @@ class Dispatcher:
         request = review_request(write, form)
         variables = {
             "object": request["object"], "oldObject": request["oldObject"], "request": request,
+            "authorizer": permissions.variable(
+                form, write.subresource, write.namespace, write.name
+            ),
         }  # fmt: skip
         try:
-            return conditions.hold(hook.conditions, variables)
+            with permissions.asking(self._authorizer, write.user):
+                return conditions.hold(hook.conditions, variables)
         except conditions.Undecided as error:
             if hook.ignores_failure:
                 return False

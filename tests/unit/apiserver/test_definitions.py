@@ -18,10 +18,11 @@ from controller.apiserver.builtins import builtins
 from controller.apiserver.catalog import Catalog
 from controller.apiserver.definitions import Definitions
 from controller.apiserver.errors import ApiError
-from controller.apiserver.registry import Registry, WriteOptions
+from controller.apiserver.registry import Registry
 from controller.apiserver.schema import crd as crds
 from controller.apiserver.store import ChangeType, ObjectKey, Store
 from controller.apiserver.strategies import DEFINITIONS
+from controller.apiserver.writes import WriteOptions
 
 OPTIONS = WriteOptions(User("test"))
 JSON = st.recursive(

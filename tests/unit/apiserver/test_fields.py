@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.apiserver.builtins import OBJECT_META
+from controller.apiserver.builtin_schemas import OBJECT_META
 from controller.apiserver.catalog import Resource
 from controller.apiserver.errors import ApiError
 from controller.apiserver.fields import applied, managed, sets

@@ -59,7 +59,7 @@ class Server:
         catalog.add([*builtins(), *access_kinds(), *webhook_kinds()])
         Definitions(store, catalog).start()
         rbac, signer = Rbac(store), Signer.load(directory / "signer.key")
-        self.webhooks = Dispatcher(store, catalog)
+        self.webhooks = Dispatcher(store, catalog, rbac)
         reviews = Reviews(store, rbac, Bearers(store, signer), signer)
         gate = Gate(lambda _: ADMIN, rbac, 3 * 2**20, reviews)
         verbs = Verbs(store, Registry(store, catalog, None, Gates(rbac, self.webhooks)))

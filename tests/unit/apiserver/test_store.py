@@ -184,6 +184,18 @@ async def test_a_slow_watcher_is_dropped(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_watcher_of_large_objects_is_dropped_by_their_size(tmp_path: Path) -> None:
+    store = Store(tmp_path / "db", "OFF", Limits(watcher_bytes=100))
+    await store.start()
+    slow, quick = store.subscribe(RESOURCE), store.subscribe(RESOURCE)
+    for at in range(9):
+        await put(store, f"a{at}", 10**15)
+        assert len(quick.take()) == 1
+    assert slow.overflowed
+    assert not quick.overflowed
+    await store.close()
+
+
 async def test_waiting_ends_with_a_change_the_time_or_the_server(store: Store) -> None:
     subscription = store.subscribe(RESOURCE)
     assert not await subscription.wait(0.01)

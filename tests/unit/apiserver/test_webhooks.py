@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.apiserver.admission import User
+from controller.apiserver.auth import Attempt, Decision
 from controller.apiserver.builtins import builtins
-from controller.apiserver.schema.cel import BadRule
-from controller.apiserver.webhooks import conditions, kinds, matching
+from controller.apiserver.webhooks import conditions, kinds, matching, permissions
 from controller.apiserver.webhooks.client import CallFailed, read_verdict
 from controller.apiserver.webhooks.dispatcher import refusal
 from controller.apiserver.webhooks.matching import HookRule
 
 _EVENTS = {r.group: r for r in builtins() if r.plural == "events"}
 _MAPS = next(r for r in builtins() if r.plural == "configmaps")
+AUTHORIZER = permissions.variable(_MAPS, "", "here", "x")
 _NAMESPACES = next(r for r in builtins() if r.plural == "namespaces")
 
 
@@ -109,7 +111,8 @@ def test_selectors() -> None:
 
 
 def _variables(obj: Any) -> dict[str, Any]:
-    return {"object": obj, "oldObject": None, "request": {"operation": "CREATE"}}
+    request = {"operation": "CREATE"}
+    return {"object": obj, "oldObject": None, "request": request, "authorizer": AUTHORIZER}
 
 
 def test_a_false_condition_decides_over_one_that_fails() -> None:
@@ -118,11 +121,6 @@ def test_a_false_condition_decides_over_one_that_fails() -> None:
     assert conditions.hold([broken, false], _variables({"size": 1})) is False
     with pytest.raises(conditions.Undecided, match="broken"):
         conditions.hold([broken], _variables({"size": 1}))
-
-
-def test_conditions_know_no_authorizer() -> None:
-    with pytest.raises(BadRule):
-        conditions.compile_condition("authorizer.path('/x').check('get').allowed()")
 
 
 def _review(**response: Any) -> bytes:
@@ -184,3 +182,47 @@ def test_any_response_is_read_or_refused(warnings: Any, status: Any, allowed: An
     except CallFailed:
         return
     assert found.allowed is (allowed is True)
+
+
+def _may(attempt: Attempt) -> Decision:
+    """ann may read config maps here, the robot may do all, everybody may see /ok."""
+    if attempt.user.name == "system:serviceaccount:here:robot":
+        return Decision(True, "a robot")
+    reads = (attempt.verb, attempt.resource, attempt.namespace) == ("get", "configmaps", "here")
+    return Decision((attempt.user.name == "ann" and reads) or attempt.path == "/ok")
+
+
+@pytest.mark.parametrize(
+    ("expression", "holds"),
+    [
+        ("authorizer.group('').resource('configmaps').namespace('here').check('get').allowed()", 1),
+        ("authorizer.group('').resource('configmaps').namespace('off').check('get').allowed()", 0),
+        ("authorizer.group('').resource('configmaps').namespace('here').name('y')"
+         ".check('delete').allowed()", 0),
+        ("authorizer.requestResource.check('get').allowed()", 1),
+        ("authorizer.requestResource.check('update').allowed()", 0),
+        ("authorizer.path('/ok').check('get').allowed()", 1),
+        ("authorizer.path('/no').check('get').allowed()", 0),
+        ("authorizer.serviceAccount('here', 'robot').group('apps').resource('deployments')"
+         ".subresource('scale').check('update').allowed()", 1),
+        ("authorizer.serviceAccount('here', 'robot').path('/x').check('get').reason()"
+         " == 'a robot'", 1),
+        ("authorizer.requestResource.check('get').errored()", 0),
+    ],
+)  # fmt: skip
+def test_conditions_ask_the_authorizer(expression: str, holds: int) -> None:
+    variables = _variables(None)
+    wanted = [{"name": "c", "expression": expression}]
+    with permissions.asking(_may, User("ann")):
+        assert conditions.hold(wanted, variables) is bool(holds)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["authorizer.group('').check('get').allowed()", "authorizer.allowed()",
+     "authorizer.path('/x').resource('y').check('get').allowed()"],
+)  # fmt: skip
+def test_a_question_to_the_authorizer_must_be_complete(expression: str) -> None:
+    variables = _variables(None)
+    with permissions.asking(_may, User("ann")), pytest.raises(conditions.Undecided):
+        conditions.hold([{"name": "c", "expression": expression}], variables)

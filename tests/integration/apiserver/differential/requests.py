@@ -8,9 +8,12 @@ from typing import Any, Literal
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from tests.conformance.client import JSON_PATCH, MERGE
+from tests.conformance.client import JSON_PATCH, MERGE, STRATEGIC, TABLE
 
 NAMES = ("a", "b", "c")
+APPLY = "application/apply-patch+yaml"
+PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 Version = Literal["none", "current", "stale", "nonsense"]
 
 
@@ -27,6 +30,7 @@ class Step:
     version: Version = "none"
     follow: bool = False
     """Follow ``continue`` to the last page."""
+    accept: str = "application/json"
 
 
 def maps(keys: tuple[str, ...], values: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
@@ -53,12 +57,28 @@ SPECS: SearchStrategy[Any] = st.fixed_dictionaries(
         "unknown": st.sampled_from([1, {"deep": 1}]),
     },
 )
+GOOD_SPECS: SearchStrategy[Any] = st.fixed_dictionaries(
+    {"size": st.sampled_from([2, 5, 10])},
+    optional={
+        "mode": st.sampled_from(["A", "B"]),
+        "port": st.sampled_from([80, "http"]),
+        "name": st.just("ok"),
+        "free": st.sampled_from([{}, {"x": 1}, {"x": {"y": 2}}, {"z": [1]}]),
+        "list": st.lists(
+            st.fixed_dictionaries(
+                {"k": st.sampled_from("pqr")}, optional={"v": st.sampled_from([1, 2])}
+            ),
+            max_size=3, unique_by=lambda item: item["k"],
+        ),
+    },
+)  # fmt: skip
 BAD_SPECS: SearchStrategy[Any] = st.sampled_from(
     [None, {}, {"size": 0}, {"size": 11}, {"size": "x"}, {"size": 1.5}, {"size": 2.0}, [], "x",
      {"size": None}, {"size": True}]
 )  # fmt: skip
-ANY_SPEC = st.one_of(SPECS, SPECS, SPECS, BAD_SPECS)
-STATUS = st.sampled_from([{}, {"ready": True}, {"ready": False, "more": 1}, {"ready": "x"}, None])
+ANY_SPEC = st.one_of(GOOD_SPECS, GOOD_SPECS, GOOD_SPECS, SPECS, SPECS, BAD_SPECS)
+STATUS = st.sampled_from([{}, {"ready": True}, {"ready": False, "more": 1}, None])
+BAD_STATUS = st.sampled_from([{"ready": "x"}, {"ready": {}}, [], "x"])
 FINALIZERS = st.sampled_from([[], ["example.com/hold"], ["example.com/hold", "example.com/two"]])
 METADATA = st.fixed_dictionaries(
     {},
@@ -74,8 +94,8 @@ METADATA = st.fixed_dictionaries(
         "unknown": st.just(1),
     },
 )
-VALIDATION = st.sampled_from(["", "", "Ignore", "Warn", "Strict", "Nonsense"])
-DRY_RUN = st.sampled_from(["", "", "", "All", "Some"])
+VALIDATION = st.sampled_from(["", "", "", "", "", "Ignore", "Warn", "Strict", "Nonsense"])
+DRY_RUN = st.sampled_from(["", "", "", "", "", "", "", "All", "Some"])
 ANY_NAME = st.sampled_from(NAMES)
 
 
@@ -101,16 +121,33 @@ VERSIONS: SearchStrategy[Version] = st.sampled_from(
 )
 
 CREATE = st.builds(lambda body, query: Step("POST", body=body, query=query), OBJECTS, WRITE_QUERY)
-PLAIN_CREATE = st.builds(
-    lambda name, labels, finalizers: Step(
-        "POST",
-        body=wire({"labels": labels, "finalizers": finalizers}, {"size": 2}, None, name),
-    ),
-    ANY_NAME, LABELS, FINALIZERS,
-)  # fmt: skip
+
+
+def plain_create(name: str) -> SearchStrategy[Step]:
+    return st.builds(
+        lambda labels, finalizers: Step(
+            "POST",
+            body=wire({"labels": labels, "finalizers": finalizers}, {"size": 2}, None, name),
+        ),
+        LABELS, FINALIZERS,
+    )  # fmt: skip
+
+
+def plain_apply(name: str) -> SearchStrategy[Step]:
+    return st.builds(
+        lambda labels, spec: Step(
+            "PATCH", name, body=wire({"labels": labels}, spec, None, name),
+            content=APPLY, query={"fieldManager": "one"},
+        ),
+        LABELS, GOOD_SPECS,
+    )  # fmt: skip
+
+
+PLAIN_CREATE = ANY_NAME.flatmap(plain_create)
 PUT = st.builds(
     lambda body, sub, query, version: Step(
-        "PUT", body["metadata"]["name"], sub, body, query=query, version=version
+        "PUT", body["metadata"]["name"], sub, {**body, "spec": {"size": 7}} if sub else body,
+        query=query, version=version,
     ),
     OBJECTS, st.sampled_from(["", "", "status"]), WRITE_QUERY, VERSIONS,
 )  # fmt: skip
@@ -143,6 +180,10 @@ MERGE_PATCH = st.builds(
     ANY_NAME, st.sampled_from(["", "", "status"]), CHANGES, WRITE_QUERY,
     st.sampled_from(["none", "none", "stale"]),
 )  # fmt: skip
+STATUS_PATCH = st.builds(
+    lambda name, status: Step("PATCH", name, "status", {"status": status}, MERGE),
+    ANY_NAME, st.one_of(STATUS, BAD_STATUS),
+)  # fmt: skip
 OPERATIONS = st.sampled_from(
     [
         {"op": "add", "path": "/spec/list", "value": [{"k": "p", "v": 1}]},
@@ -166,6 +207,33 @@ JSON_PATCHES = st.builds(
     lambda name, body, query: Step("PATCH", name, "", body, JSON_PATCH, query),
     ANY_NAME, st.lists(OPERATIONS, min_size=1, max_size=3), WRITE_QUERY,
 )  # fmt: skip
+STRATEGIC_PATCH = st.builds(
+    lambda name, body: Step("PATCH", name, "", body, STRATEGIC), ANY_NAME, CHANGES
+)
+
+
+def _apply_query(query: dict[str, str], manager: str, force: str) -> dict[str, str]:
+    given = {"fieldManager": manager, "force": force}
+    return {**query, **{key: value for key, value in given.items() if value}}
+
+
+_GOOD_METADATA = st.fixed_dictionaries({}, optional={"labels": LABELS, "finalizers": FINALIZERS})
+APPLIED_METADATA = st.one_of(_GOOD_METADATA, _GOOD_METADATA, _GOOD_METADATA, METADATA)
+APPLIES = st.builds(
+    lambda metadata, spec, status, name, sub, query, version: Step(
+        "PATCH", name, sub, wire(metadata, spec, status, name), APPLY, query, version
+    ),
+    APPLIED_METADATA, st.one_of(GOOD_SPECS, GOOD_SPECS, GOOD_SPECS, ANY_SPEC),
+    st.one_of(st.none(), STATUS, BAD_STATUS), st.sampled_from("aab"),
+    st.sampled_from(["", "", "", "status"]),
+    st.builds(
+        _apply_query, WRITE_QUERY, st.sampled_from(["one", "one", "two", "two", ""]),
+        st.sampled_from(["", "", "true", "false", "x"]),
+    ),
+    st.sampled_from(["none", "none", "none", "stale"]),
+)  # fmt: skip
+"""Two managers apply, with and without force."""
+
 DELETE = st.builds(
     lambda name, body, query: Step("DELETE", name, body=body, query=query),
     ANY_NAME,
@@ -191,8 +259,9 @@ LABEL_SELECTORS = st.sampled_from(
      "tier in (1", "=1", "tier==1,app=2", "tier>0", "tier<2"]
 )  # fmt: skip
 FIELD_SELECTORS = st.sampled_from(
-    ["", "", "metadata.name=a", "metadata.name!=a", "spec.size=1", "metadata.name", "x"]
-)
+    ["", "", "metadata.name=a", "metadata.name!=a", "spec.size=1", "metadata.name", "x",
+     "spec.mode=A", "spec.mode!=A,metadata.name!=b", "spec.mode="]
+)  # fmt: skip
 
 
 def _list_query(labels: str, fields: str, limit: str, match: str) -> dict[str, str]:
@@ -207,10 +276,15 @@ LIST_QUERY = st.builds(
     _list_query, LABEL_SELECTORS, FIELD_SELECTORS, st.sampled_from(["", "", "1", "2", "x", "-1"]),
     st.sampled_from(["", "", "", "Exact"]),
 )  # fmt: skip
-LIST = st.builds(lambda query: Step("GET", query=query, follow=True), LIST_QUERY)
+LIST = st.builds(
+    lambda query, accept: Step("GET", query=query, follow=True, accept=accept),
+    LIST_QUERY, st.sampled_from(["application/json", "application/json", TABLE, PARTIAL_LIST]),
+)  # fmt: skip
 GET = st.builds(
-    lambda name, sub: Step("GET", name, sub), ANY_NAME, st.sampled_from(["", "status", "nothing"])
-)
+    lambda name, sub, accept: Step("GET", name, sub, accept=accept),
+    ANY_NAME, st.sampled_from(["", "", "status", "nothing"]),
+    st.sampled_from(["application/json", "application/json", TABLE, PARTIAL, "text/html"]),
+)  # fmt: skip
 DELETE_ALL = st.builds(
     lambda labels, dry: Step(
         "DELETE", query={k: v for k, v in (("labelSelector", labels), ("dryRun", dry)) if v}
@@ -223,15 +297,23 @@ MALFORMED = st.one_of(
     st.builds(lambda raw, name: Step("PUT", name, body=raw), RAW, ANY_NAME),
     st.builds(lambda raw, name: Step("PATCH", name, body=raw, content=MERGE), RAW, ANY_NAME),
     st.builds(lambda raw, name: Step("PATCH", name, body=raw, content=JSON_PATCH), RAW, ANY_NAME),
+    st.builds(
+        lambda raw, name: Step(
+            "PATCH", name, body=raw, content=APPLY, query={"fieldManager": "one"}
+        ),
+        RAW,
+        ANY_NAME,
+    ),
     st.builds(lambda name: Step("PATCH", name, body=b"{}", content="text/plain"), ANY_NAME),
     st.builds(lambda body: Step("POST", body=body, content="text/plain"), OBJECTS),
 )
 STEPS = st.one_of(
-    PLAIN_CREATE, CREATE, PUT, MERGE_PATCH, MERGE_PATCH, JSON_PATCHES, DELETE, RELEASE, LIST, GET,
-    DELETE_ALL, MALFORMED,
+    PLAIN_CREATE, CREATE, PUT, MERGE_PATCH, MERGE_PATCH, STATUS_PATCH, JSON_PATCHES,
+    STRATEGIC_PATCH, APPLIES,
+    APPLIES, APPLIES, DELETE, RELEASE, LIST, GET, DELETE_ALL, MALFORMED,
 )  # fmt: skip
 SEQUENCES = st.builds(
     lambda first, rest: [*first, *rest],
-    st.lists(PLAIN_CREATE, min_size=1, max_size=2),
+    st.tuples(st.one_of(plain_create("a"), plain_apply("a")), plain_create("b")),
     st.lists(STEPS, min_size=3, max_size=12),
 )

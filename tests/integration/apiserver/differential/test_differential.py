@@ -35,6 +35,7 @@ def sides() -> Iterator[Sides]:
             side = Side(stack.enter_context(cluster()))
             stack.callback(side.close)
             wire = definition("widgets", "conformance.kumulus.dev")
+            wire["spec"]["versions"][0]["selectableFields"] = [{"jsonPath": ".spec.mode"}]
             side.cluster.post(DEFINITIONS, wire).ok()
             eventually(lambda side=side: side.cluster.get(EVERYWHERE).code == 200)
             found.append(side)
