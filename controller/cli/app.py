@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 imports inside commands keep `kumulus --help` quick
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -211,7 +212,8 @@ def api_server(
     body_limit: BodyLimit = None,
 ) -> None:
     """The embedded API server (started by `up`)."""
-    from controller.cli.processes import serve_api
+    gc.disable()  # loading makes no garbage; the server turns it on again
+    from controller.cli.api_server import serve_api
 
     api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
     serve_api(data_dir, port, log_level, api)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.apiserver.store import log
+from controller.apiserver.store.bodies import SLICE, Bodies, Entry
 from controller.apiserver.store.lock import StoreLock
-from controller.apiserver.store.log import Row, Synchronous
+from controller.apiserver.store.log import Head, Row, Synchronous
 from controller.apiserver.store.memory import (
     Change,
     ChangeType,
-    Entry,
     ObjectKey,
     Ring,
     Shelf,
@@ -62,7 +63,7 @@ class Subscription:
     def push(self, change: Change) -> None:
         if self.overflowed:
             return
-        self._size += change.size()
+        self._size += change.size
         if len(self._changes) >= self._limit or self._size > self._size_limit:
             self.overflowed = True
             self._changes.clear()
@@ -108,7 +109,10 @@ class Store:
         self._path = path
         self._limits = limits or Limits()
         self._shelves = Shelves()
+        self._bodies = Bodies()
         self._pending: dict[ObjectKey, Change] = {}
+        self._waiting: list[Append] = []
+        self._committing = False
         self._futures: dict[int, asyncio.Future[Entry]] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -120,7 +124,7 @@ class Store:
         self._lock = StoreLock(path)
         self._reader: sqlite3.Connection | None = None
         self._reading = asyncio.Lock()
-        self._ring = Ring(0, 0, 0)
+        self._ring = Ring(0, 0, 0, self._bodies)
         self._synchronous = synchronous
         self._last = 0
         self.version = 0
@@ -137,38 +141,43 @@ class Store:
         except BaseException:
             self._lock.release()
             raise
-        self._ring = Ring(self._limits.ring_changes, self._limits.ring_bytes, self.version)
+        limits = self._limits
+        self._ring = Ring(limits.ring_changes, limits.ring_bytes, self.version, self._bodies)
         self._marks.append((time.monotonic(), self.version))
         self._reader = log.open_reader(self._path)
+        self._bodies.open(self._path)
         self._writer.start()
 
     def _load(self) -> None:
         connection = log.open_log(self._path, self._synchronous, check=True)
         try:
             self.floor = self.version = log.floor(connection)
-            for row in log.rows(connection):
-                self._load_row(row)
+            for head in log.heads(connection):
+                self._load_head(head)
         finally:
             connection.close()
         self._last = self.version
 
-    def _load_row(self, row: Row) -> None:
-        shelf = self._shelves.of(row.resource)
-        if row.previous:
-            self._garbage.append((row.version, row.previous))
-        if log.is_deletion(row):
-            shelf.remove(row.namespace, row.name)
-            self._garbage.append((row.version, row.version))
+    def _load_head(self, head: Head) -> None:
+        version, type_, resource, namespace, name, previous = head
+        shelf = self._shelves.of(resource)
+        if previous:
+            self._garbage.append((version, previous))
+        if type_ == ChangeType.DELETED:
+            shelf.remove(namespace, name)
+            self._garbage.append((version, version))
         else:
-            shelf.load(row.namespace, row.name, Entry(row.version, row.body))
-        self.version = max(self.version, row.version)  # the floor may be later than any row
+            shelf.load(sys.intern(namespace), name, Entry(version, self._bodies))
+        self.version = max(self.version, version)  # the floor may be later than any row
 
     async def close(self) -> None:
         """Commit what is under way and end. Subscriptions are woken and closed."""
         self.end_subscriptions()
+        self._commit()
         await asyncio.to_thread(self._writer.stop)
         if self._reader is not None:
             self._reader.close()
+        self._bodies.close()
         self._lock.release()
 
     def end_subscriptions(self) -> None:
@@ -193,6 +202,20 @@ class Store:
     def shelf(self, resource: str) -> Shelf:
         return self._shelves.of(resource)
 
+    async def bodies(self, entries: Sequence[Entry]) -> AsyncIterator[list[bytes]]:
+        """The JSON of many entries, slice by slice; others get their turn between.
+
+        Raises Forgotten if they are no longer current and were compacted away meanwhile.
+        """
+        for start in range(0, len(entries), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            yield self.read(entries[start : start + SLICE])
+
+    def read(self, entries: Sequence[Entry]) -> list[bytes]:
+        """As ``bodies``, at once: SLICE entries at most."""
+        return self._bodies.of(entries)
+
     def resources(self) -> list[str]:
         """Resources of which there is or was an object."""
         return [resource for resource, _ in self._shelves]
@@ -200,10 +223,11 @@ class Store:
     async def undo(self, resource: str, version: int) -> dict[tuple[str, str], Entry | None]:
         """What every object changed since ``version`` was at ``version`` (None: not there).
 
+        Up to the moment of returning: nothing is published between that and the caller's next step.
         Raises KeyError if history does not reach back so far.
         """
         found: dict[tuple[str, str], Entry | None] = {}
-        async for change in self._changes(resource, version, self.version):
+        async for change in self._changes(resource, version):
             key = (change.key.namespace, change.key.name)
             found.setdefault(key, change.previous)
         return found
@@ -227,8 +251,18 @@ class Store:
         future: asyncio.Future[Entry] = self._loop.create_future()
         self._futures[entry.version] = future
         self._pending[key] = change
-        self._writer.submit(Append(change, row, self._epoch))
+        self._waiting.append(Append(change, row, self._epoch))
+        if not self._committing:
+            self._committing = True
+            self._loop.call_soon(self._commit)
         return future
+
+    def _commit(self) -> None:
+        """Hand over what waits. What comes until that is on disk waits together for the next."""
+        batch, self._waiting = self._waiting, []
+        self._committing = bool(batch)
+        if batch:
+            self._writer.submit(batch)
 
     def _done(self, batch: Sequence[Append], error: Exception | None) -> None:
         assert self._loop is not None
@@ -236,6 +270,7 @@ class Store:
             self._loop.call_soon_threadsafe(self._settle, batch, error)
 
     def _settle(self, batch: Sequence[Append], error: Exception | None) -> None:
+        self._commit()
         if error is not None:
             self._fail(batch, error)
             return
@@ -303,7 +338,7 @@ class Store:
         recent = [c for c in self._ring.since(version) if c.key.resource == resource]
         yield recent, self.subscribe(resource)
 
-    async def _changes(self, resource: str, after: int, upto: int) -> AsyncIterator[Change]:
+    async def _changes(self, resource: str, after: int) -> AsyncIterator[Change]:
         while after < self._ring.floor:
             floor = self._ring.floor
             piece = await self._read(resource, after, floor)
@@ -311,7 +346,7 @@ class Store:
                 yield change
             after = piece[-1].version if len(piece) == _CHUNK else floor
         for change in self._ring.since(after):
-            if change.key.resource == resource and change.version <= upto:
+            if change.key.resource == resource:
                 yield change
 
     async def _read(self, resource: str, after: int, upto: int) -> list[Change]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from controller.apiserver.app import ApiServerConfig
-from controller.cli import processes, up
+from controller.cli import api_server, processes, up
 from controller.cli.app import app
 from controller.cli.output import CommandFailed
 from controller.up import plan
@@ -36,7 +37,8 @@ def test_up_hands_them_to_the_supervisor_and_that_to_the_server(
     asked: list[Any] = []
     monkeypatch.setattr(up, "bring_up", asked.append)
     monkeypatch.setattr(processes, "supervise", asked.append)
-    monkeypatch.setattr(processes, "serve_api", lambda *given: asked.append(given))
+    monkeypatch.setattr(gc, "disable", lambda: None)  # the process goes on
+    monkeypatch.setattr(api_server, "serve_api", lambda *given: asked.append(given))
     data = tmp_path / "data"
     assert CliRunner().invoke(app, ["up", "--data-dir", str(data), *flags]).exit_code == 0
     options: Options = asked.pop().options
@@ -75,8 +77,8 @@ def test_bad_files_end_the_server_with_a_line(tmp_path: Path) -> None:
     tokens = tmp_path / "tokens.csv"
     tokens.write_text("only-a-token\n")
     with pytest.raises(CommandFailed, match="line 1"):
-        processes.serve_api(tmp_path / "a", 0, "info", ApiOptions(token_file=tokens))
+        api_server.serve_api(tmp_path / "a", 0, "info", ApiOptions(token_file=tokens))
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(CommandFailed, match="file"):
-        processes.serve_api(tmp_path / "b", 0, "info", ApiOptions(audit_log=file / "log"))
+        api_server.serve_api(tmp_path / "b", 0, "info", ApiOptions(audit_log=file / "log"))
