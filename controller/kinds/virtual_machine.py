@@ -21,6 +21,7 @@ from controller.kinds.support import (
     key_of,
     stalls,
 )
+from controller.kinds.trash import recovers
 from controller.kinds.vm_model import (
     VM_NAME,
     going,
@@ -42,6 +43,7 @@ from controller.kinds.vm_plan import (
     next_flow,
     observed_state,
 )
+from controller.kinds.vm_trash import destroying, restore, to_be_recovered
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from crds.base import format_quantity, parse_quantity
 from crds.refs import Reference
@@ -65,6 +67,8 @@ class VirtualMachineActuator(Actuator[VirtualMachine]):
     watches = {"Volume": _maker}
 
     async def reconcile(self, obj: VirtualMachine, ctx: Context) -> Outcome:
+        if to_be_recovered(obj, ctx):
+            await restore(obj, ctx)
         await _cancel_if_unwanted(obj, ctx)
         failed = _prepare(obj, ctx) if not ctx.flows.running(obj) else None
         for _ in range(MAX_FLOWS):
@@ -80,13 +84,13 @@ class VirtualMachineActuator(Actuator[VirtualMachine]):
         """Its owned volumes go with it; other volumes stay."""
         obj.status.state = "Destroying"
         ctx.observed.unscheduled.discard(key_of(obj))
-        await clean_up("vm-destroy", obj, ctx)
+        await clean_up(destroying(obj, ctx), obj, ctx)
         obj.status.state = "Destroyed"
         return Outcome()
 
     def waits_for(self, obj: VirtualMachine, reference: Reference) -> bool:
         """Only a VM of which nothing exists yet."""
-        return obj.status.workflow is None and not is_created(obj)
+        return obj.status.workflow is None and not is_created(obj) and not recovers(obj)
 
 
 # -- before anything is decided

@@ -75,7 +75,7 @@ def _root_disk(vm: VirtualMachine) -> WantedDisk:
         disk_offering_ref=root.disk_offering_ref,
         primary_storage_ref=root.primary_storage_ref,
     )
-    volume = _volume(vm, ROOT, spec, owned=True)
+    volume = made_volume(vm, ROOT, spec, owned=True)
     return WantedDisk(ROOT, volume.name, owned=True, make=volume)
 
 
@@ -83,11 +83,12 @@ def _data_disk(vm: VirtualMachine, disk: DataDisk) -> WantedDisk:
     if disk.volume_ref is not None:
         return WantedDisk(disk.name, disk.volume_ref.name)
     spec = VolumeSpec(type="Data", size=disk.size, disk_offering_ref=disk.disk_offering_ref)
-    volume = _volume(vm, disk.name, spec, owned=disk.delete_with_vm)
+    volume = made_volume(vm, disk.name, spec, owned=disk.delete_with_vm)
     return WantedDisk(disk.name, volume.name, disk.delete_with_vm, volume)
 
 
-def _volume(vm: VirtualMachine, disk: str, spec: VolumeSpec, *, owned: bool) -> Volume:
+def made_volume(vm: VirtualMachine, disk: str, spec: VolumeSpec, *, owned: bool) -> Volume:
+    """The Volume that ``vm`` makes for a disk."""
     owner = OwnerReference(
         api_version=API_VERSION, kind="VirtualMachine", name=vm.name, uid=vm.uid, controller=True
     )

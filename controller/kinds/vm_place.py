@@ -25,7 +25,8 @@ from controller.kinds.vm_model import (
     wanted_disks,
 )
 from controller.kinds.vm_plan import HOST_STEPS
-from controller.kinds.volume import BYTES, claim_owner, volume_size
+from controller.kinds.volume import volume_size
+from controller.kinds.volume_place import BYTES, claim_owner
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.refs import ObjectRef
