@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
 from controller.errors import FlowFailed, Terminal, Waiting
+from controller.kinds.availability import enabled
 from controller.kinds.primary_storage import places, prune_caches
 from controller.kinds.support import (
     RETRY_FAILED,
@@ -105,10 +106,7 @@ class AddImage(Step):
         image, storage = scope.obj, _storage(scope)
         if storage is None:
             raise Waiting(f"BackupStorage {image.spec.backup_storage_ref.name} does not exist")
-        if storage.spec.state != "Enabled":
-            raise Waiting(
-                f"BackupStorage {storage.name} is Disabled; enable it", reason="StorageDisabled"
-            )
+        enabled(storage, "choose another")
         image.status.state = "Downloading"
         _show(image, await _add(scope, storage))
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
+from controller.kinds.availability import enabled, storage_away, takes_new
 from controller.kinds.image import image_source
 from controller.kinds.primary_storage import prune_caches, serves, storage_scope
 from controller.kinds.support import (
@@ -37,6 +38,7 @@ from crds.refs import ObjectRef, Reference
 from crds.v1alpha1.backup_storage import BackupStorage
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.image import Image
+from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
@@ -80,6 +82,8 @@ class ClaimStorage(Step):
         volume, ctx = scope.obj, scope.ctx
         host, storage = placed(volume, ctx)
         pool, amounts = storage_scope(storage, host), {BYTES: volume_size(volume, ctx)}
+        if not await ctx.ledger.claims(owner=owner_of(volume), prefix=pool):  # else its VM has it
+            _may_be_new(volume, storage, ctx)
         where = f"primary storage {storage.name} on host {host.name}"
         try:
             await ctx.ledger.claim_amounts(pool, owner_of(volume), amounts)
@@ -90,6 +94,15 @@ class ClaimStorage(Step):
 
     async def rollback(self, scope: Scope[Volume]) -> None:
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+
+
+def _may_be_new(volume: Volume, storage: PrimaryStorage, ctx: Context) -> None:
+    """Raises Waiting if what it is made from or made on takes nothing new."""
+    ref = volume.spec.disk_offering_ref
+    enabled(ctx.store.get("DiskOffering", ref.name) if ref else None, "choose another")
+    if not takes_new(storage):
+        state = storage.status.state or storage.spec.state
+        raise Waiting(f"PrimaryStorage {storage.name} is {state}", reason="StorageDisabled")
 
 
 class CreateBits(Step):
@@ -238,6 +251,9 @@ def _show_vm(volume: Volume, ctx: Context) -> None:
         vm for vm, ref in ctx.store.referrers(volume, "VirtualMachine") if ref.path[0] == "status"
     ]
     volume.status.vm_ref = ObjectRef(name=users[0].name) if users else None
+    for vm in users:
+        if vm.status.host_ref and storage_away(volume, vm.status.cluster_ref, ctx.store):
+            ctx.wake(key_of(vm))
 
 
 async def _unavailable(volume: Volume, ctx: Context) -> Outcome:
@@ -262,7 +278,7 @@ async def _choose_storage(volume: Volume, host: Host, ctx: Context) -> None:
     """Bind it to the primary storage with most room on ``host``."""
     roomy = []
     for storage in ctx.store.list("PrimaryStorage"):
-        if serves(storage, host.spec.cluster_ref.name) and storage.spec.state == "Enabled":
+        if serves(storage, host.spec.cluster_ref.name) and takes_new(storage):
             pools = await ctx.ledger.pools(storage_scope(storage, host))
             roomy += [(pool.free(BYTES), storage.name) for pool in pools]
     if not roomy:
