@@ -99,6 +99,12 @@ async def keep(
     return item
 
 
+def item_kept(obj: Resource, ctx: Context) -> bool:
+    """Is its TrashItem there already?"""
+    namespace = obj.metadata.namespace or HOME
+    return ctx.store.get("TrashItem", _item_name(obj), namespace) is not None
+
+
 def _retention(spec: RecoverableSpec, kind: str) -> int:
     if spec.deletion_retention is not None:
         return duration_seconds(spec.deletion_retention)

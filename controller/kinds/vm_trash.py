@@ -19,6 +19,7 @@ from controller.kinds.trash import (
     RECOVER_FROM,
     adopt,
     is_delayed,
+    item_kept,
     keep,
     manifest,
     recovers,
@@ -69,7 +70,10 @@ class KeepInTrash(Step):
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
-        item = await keep(vm, ctx, disks=_disks(vm, ctx), nics=_nics(vm))
+        disks = _disks(vm, ctx)
+        if not any(disk.name == ROOT for disk in disks) and not item_kept(vm, ctx):
+            return  # it was still being made, or all of this was done before
+        item = await keep(vm, ctx, disks=disks, nics=_nics(vm))
         if item is None:
             return
         marks = {"annotations": {KEPT_BY: item.name}, "ownerReferences": None}

@@ -293,6 +293,18 @@ async def test_a_controller_that_dies_loses_and_doubles_nothing(after: int) -> N
         assert not items(world)
 
 
+@pytest.mark.parametrize("seconds", [0.01, 0.1, 0.2, 0.4])
+async def test_what_was_never_whole_leaves_no_trash(seconds: float) -> None:
+    async with cloud() as world:
+        world.agents.delay = 0.1
+        await world.apply("VirtualMachine", "vm", **vm_spec(**DELAY))
+        await world.settle(seconds)
+        await world.delete("VirtualMachine", "vm")
+        await gone(world, "VirtualMachine", "vm")
+        await world.settle(5)
+        assert bool(items(world)) == bool(data(world)) == bool(claims(world))
+
+
 async def test_the_key_of_an_item_is_that_of_its_subject() -> None:
     async with cloud() as world:
         item = await trashed_vm(world)
