@@ -110,9 +110,9 @@ class TrashItem(Resource):
         short_names=("trash",),
         namespaced=True,
         columns=(
+            Column("State", ".status.state"),
             Column("Kind", ".spec.subject.kind"),
             Column("Was", ".spec.subject.name"),
-            Column("State", ".status.state"),
             Column("Expires", ".spec.expiresAt"),
             Column("Age", ".metadata.creationTimestamp", "date"),
         ),

@@ -57,7 +57,8 @@ def plans(draw: st.DrawFn) -> Plan:
         found.append(("VirtualMachine", f"vm{n}", draw(a_vm(networks))))
     safe = st.sets(st.sampled_from([(kind, name) for kind, name, _ in found]), max_size=1)
     protected = draw(safe) if draw(st.integers(0, 3)) == 0 else set()
-    target = draw(st.sampled_from([(kind, name) for kind, name, _ in found]))
+    kind = draw(st.sampled_from(sorted({kind for kind, _, _ in found})))
+    target = draw(st.sampled_from([(k, name) for k, name, _ in found if k == kind]))
     return Plan(found, target, frozenset(protected))
 
 
