@@ -117,8 +117,7 @@ class TrashItemActuator(Actuator[TrashItem]):
         left = obj.spec.expires_at.timestamp() - ctx.clock.now()
         obj.status.state = "Kept"
         if left <= 0:
-            await ctx.objects.delete(obj)
-            return Outcome(False, "Expired", "its data are being deleted")
+            return await _dismiss(obj, "Expired", "its data are being deleted", ctx)
         until = f"until {obj.spec.expires_at:%Y-%m-%d %H:%M} UTC"
         return Outcome(reason="Kept", message=until, requeue_after=min(left, LOOK))
 
@@ -148,9 +147,15 @@ async def _recovering(item: TrashItem, ctx: Context) -> Outcome:
         await ctx.objects.patch(key_of(item), {"metadata": mark})
         return Outcome(False, "Recovering", "whoever recovered it went away; it is kept again")
     if _is_done(item, adopter, ctx.store):
-        await ctx.objects.delete(item)
-        return Outcome(False, "Recovered", f"its data are {key_of(adopter)}'s now")
+        return await _dismiss(item, "Recovered", f"its data are {key_of(adopter)}'s now", ctx)
     return Outcome(reason="Recovering", message=f"by {key_of(adopter)}")
+
+
+async def _dismiss(item: TrashItem, reason: str, why: str, ctx: Context) -> Outcome:
+    if item.spec.deletion_policy == "Protect":
+        return Outcome(reason=reason, message="it stays as long as its deletionPolicy is Protect")
+    await ctx.objects.delete(item)
+    return Outcome(False, reason, why)
 
 
 def _is_done(item: TrashItem, adopter: Any, store: Store) -> bool:

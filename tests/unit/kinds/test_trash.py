@@ -129,6 +129,17 @@ async def test_trash_expires_and_leaves_nothing() -> None:
         assert world.leftovers() == []
 
 
+async def test_protected_trash_does_not_expire() -> None:
+    async with cloud() as world:
+        item = await trashed_vm(world, deletionRetention="10m")
+        await world.change("TrashItem", item.name, deletionPolicy="Protect")
+        await world.settle(700)
+        assert items(world)[0].deleting is False and data(world)
+        await world.change("TrashItem", item.name, deletionPolicy="Direct")
+        await world.until(lambda: not items(world))
+        assert world.leftovers() == []
+
+
 async def test_emptying_the_trash_is_deleting_the_item() -> None:
     async with cloud() as world:
         item = await trashed_vm(world)
