@@ -147,12 +147,16 @@ class StorageRemoveArgs(Wire):
 
 
 class ImageAddArgs(Wire):
-    """image.add on a store: fetch ``url``, verify, keep as ``<path>/<resource>.<format>``."""
+    """image.add on a store: fetch ``url``, verify, keep as ``<path>/<resource>.<format>``.
+
+    ``adopt``: take over the stored image of that uid instead; ``not-found`` if it is not there.
+    """
 
     path: Path
     url: Annotated[str, Field(pattern=r"^(https?|file)://", max_length=2048)]
     format: Literal["qcow2", "raw", "iso"] = "qcow2"
     checksum: str | None = None
+    adopt: Id | None = None
 
 
 class ImageAddResult(Wire):
@@ -185,12 +189,14 @@ class VolumeCreateArgs(Wire):
     """volume.create on a host: a qcow2 of ``size`` bytes, over the cached image if one is given.
 
     The image is fetched into ``<path>/cache`` first when it is not there. Creating what exists
-    returns what exists.
+    returns what exists. ``adopt``: take over the data of the volume of that uid instead, whatever
+    its size; ``not-found`` if they are not there.
     """
 
     path: Path
     size: int
     image: ImageSource | None = None
+    adopt: Id | None = None
 
 
 class VolumeResult(Wire):

@@ -148,6 +148,16 @@ IPv4 = Annotated[str, Field(pattern=rf"^{_DOTTED}$", max_length=15)]
 IPv4Subnet = Annotated[str, Field(pattern=rf"^{_DOTTED}/([89]|[12][0-9]|30)$", max_length=18)]
 """An IPv4 subnet from /8 to /30, so that there is room for a gateway and a guest."""
 
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[smhd]$", max_length=7)]
+"""A length of time: a number and its unit, s, m, h or d."""
+
+
+def duration_seconds(text: str) -> int:
+    """Seconds of a Duration."""
+    return int(text[:-1]) * _UNITS[text[-1]]
+
+
 NameStr = Annotated[
     str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
 ]
@@ -339,6 +349,25 @@ class BaseStatus(Model):
 class BaseSpec(Model):
     description: Annotated[str, Field(max_length=2048)] | None = Field(
         default=None, description="Free text for people."
+    )
+    deletion_policy: Annotated[
+        Literal["Direct", "Protect"],
+        Field(description="Protect: it is not deleted, nor is what it would be deleted with."),
+    ] = "Direct"
+
+
+class RecoverableSpec(BaseSpec):
+    """Of kinds that can be kept for a while after their deletion (``trash_item``)."""
+
+    deletion_policy: Annotated[
+        Literal["Direct", "Delay", "Protect"],
+        Field(
+            description="Delay: its data are kept in a TrashItem for deletionRetention, for "
+            "`kumulus recover`. Protect: it is not deleted, nor is what it would be deleted with."
+        ),
+    ] = "Direct"  # type: ignore[assignment]
+    deletion_retention: Duration | None = Field(
+        default=None, description="How long Delay keeps it: 12h, 7d. Absent: 7d for VMs, else 3d."
     )
 
 

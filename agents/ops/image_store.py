@@ -68,6 +68,8 @@ class ImageStore:
             raise DriverError(
                 "not-found", f"{directory} does not exist; store.ensure makes it an image directory"
             )
+        if args.adopt is not None:
+            return await asyncio.to_thread(_adopt, directory, args.adopt, resource)
         there = await asyncio.to_thread(_known_image, directory, resource)
         if there is not None:
             return there
@@ -182,6 +184,23 @@ def _known_image(directory: Path, uid: str) -> ImageAddResult | None:
         if stat.S_ISREG(found.st_mode) and found.st_size == result.actual_size:
             return result
     return None
+
+
+def _adopt(directory: Path, old: str, new: str) -> ImageAddResult:
+    """Give a stored image to another uid. It has both names until the new one is complete, so that
+    whoever is killed here begins anew."""
+    there = _known_image(directory, new)
+    if there is None:
+        known = _known_image(directory, old)
+        if known is None:
+            raise DriverError("not-found", f"there is no image {old} in {directory}")
+        file = f"{new}.{known.file.rpartition('.')[2]}"
+        with contextlib.suppress(FileExistsError):
+            (directory / file).hardlink_to(directory / known.file)
+        there = known.model_copy(update={"file": file})
+        write_atomically(_note_of(directory, new), there.model_dump_json(by_alias=True).encode())
+    _remove(directory, old)
+    return there
 
 
 def _noted(directory: Path) -> list[str]:

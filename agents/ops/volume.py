@@ -179,12 +179,31 @@ class Volumes:
         storage = (await self._storage(args.path))[0]
         target = storage.volume(uid)
         if not await asyncio.to_thread(target.exists):
-            if args.image is None:
+            if args.adopt is not None:
+                await self._adopt(storage.volume(args.adopt), target)
+            elif args.image is None:
                 await _create(target, args.size)
             else:
                 await self._create_over(storage, args.image, target, args.size)
         header = await asyncio.to_thread(read_header, target)
         return VolumeResult(path=str(target), size=header.virtual_size)
+
+    async def _adopt(self, source: Path, target: Path) -> None:
+        """Give a volume's data to another, in one step: they are at one place or at the other."""
+        await self._refuse_used(source)
+        try:
+            await asyncio.to_thread(commit, source, target)
+        except FileNotFoundError:
+            raise DriverError(
+                "not-found", f"there are no data of volume {source.stem} in {source.parent}"
+            ) from None
+
+    async def _refuse_used(self, path: Path) -> None:
+        user = await self._user_of(str(path))
+        if user is not None:
+            raise DriverError(
+                "conflict", f"the volume is attached to VM {user}; stop it or detach the volume"
+            )
 
     async def _create_over(
         self, storage: Storage, image: ImageSource, target: Path, size: int
@@ -207,11 +226,7 @@ class Volumes:
 
     async def delete(self, uid: str, args: VolumeDeleteArgs) -> Empty:
         target = Storage.at(args.path).volume(uid)
-        user = await self._user_of(str(target))
-        if user is not None:
-            raise DriverError(
-                "conflict", f"the volume is attached to VM {user}; stop it or detach the volume"
-            )
+        await self._refuse_used(target)
         await asyncio.to_thread(_remove, target, temporary_for(target))
         return Empty()
 

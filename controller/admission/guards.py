@@ -1,8 +1,9 @@
-"""Who may not be deleted now: what others need, and a guest's root disk from under it.
+"""Who may not be deleted now: what is protected, what others need, a guest's root disk.
 
-A reference declared ``on_delete="block"`` guards its target. The guard reaches up the cascade: a
-zone is not deleted while something that would go with it is needed by something that would stay.
-Otherwise the deletion would begin, and stop half way.
+``spec.deletionPolicy: Protect`` guards an object, a reference declared ``on_delete="block"`` its
+target. Both reach up the cascade: a zone is not deleted while something that would go with it is
+protected, or needed by something that would stay. Otherwise the deletion would begin, and stop
+half way. What is deleted already is let go on, but for what is protected itself.
 """
 
 from __future__ import annotations
@@ -45,12 +46,17 @@ class Guards:
     async def check(self, request: Request) -> list[Violation]:
         """Why this deletion is refused; nothing if it is not."""
         old = request.old_object
-        if old is None or await self._is_doomed(old, request):
+        if old is None or going(old):
             return []
         name = Name(request.kind, request.namespace, request.name)
-        violations = [found async for found in _root_disk(name, request.lookup)]
+        leaving = await self._leaving(name, old, request.lookup)
+        kept = sorted(one for one, obj in leaving.items() if _is_protected(obj))
+        violations = [Violation(_protection(name, one)) for one in kept[:SHOWN]]
+        if await self._is_doomed(old, request):
+            return violations
+        violations += [found async for found in _root_disk(name, request.lookup)]
         if request.kind in self._guarded:
-            violations += await self._blocked(name, request.lookup)
+            violations += await self._blocked(name, leaving, request.lookup)
         return violations
 
     def _kinds_above(self, kinds: set[str]) -> set[str]:
@@ -58,32 +64,47 @@ class Guards:
         parents = {ref.target for ref in self._cascading if ref.source in kinds}
         return kinds if parents <= kinds else self._kinds_above(kinds | parents)
 
-    async def _blocked(self, name: Name, lookup: Lookup) -> list[Violation]:
-        leaving = await self._closure(name, lookup)
+    def _kinds_below(self, kinds: set[str]) -> set[str]:
+        """``kinds``, and every kind that can be deleted along with one of them."""
+        children = {ref.source for ref in self._cascading if ref.target in kinds}
+        return kinds if children <= kinds else self._kinds_below(kinds | children)
+
+    async def _blocked(
+        self, name: Name, leaving: Mapping[Name, Object], lookup: Lookup
+    ) -> list[Violation]:
         held: dict[Name, set[Name]] = {}
         for ref in self._blocking:
-            async for user, used in self._uses(ref, lookup):
+            async for user, _, used in self._uses(ref, lookup):
                 if used in leaving and user not in leaving:
                     held.setdefault(used, set()).add(user)
         return [Violation(_refusal(name, used, users)) for used, users in sorted(held.items())]
 
-    async def _closure(self, name: Name, lookup: Lookup) -> set[Name]:
+    async def _leaving(self, name: Name, old: Object, lookup: Lookup) -> dict[Name, Object]:
         """Everything that deleting ``name`` deletes, itself included."""
-        links = [pair for ref in self._cascading async for pair in self._uses(ref, lookup)]
-        leaving, before = {name}, 0
+        kinds = self._kinds_below({name.kind})
+        refs = [r for r in self._cascading if r.target in kinds]
+        links = [use for ref in refs async for use in self._uses(ref, lookup)]
+        leaving, before = {name: old}, 0
         while len(leaving) > before:
             before = len(leaving)
-            leaving |= {child for child, parent in links if parent in leaving}
+            leaving |= {child: obj for child, obj, parent in links if parent in leaving}
+        disks = [each for vm, obj in leaving.items() for each in _owned_disks(vm, obj)]
+        for disk in disks:
+            found = await lookup.get(GROUP, *disk)
+            if found is not None and not going(found):
+                leaving[disk] = found
         return leaving
 
-    async def _uses(self, ref: Reference, lookup: Lookup) -> AsyncIterator[tuple[Name, Name]]:
-        """(who refers, to what) for every object of the reference's kind that stays."""
+    async def _uses(
+        self, ref: Reference, lookup: Lookup
+    ) -> AsyncIterator[tuple[Name, Object, Name]]:
+        """(who refers, as what, to what) for every object of the reference's kind that stays."""
         for obj in await lookup.list(GROUP, ref.source):
             if going(obj):
                 continue
             user = Name(ref.source, obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
             for target in targets(obj, ref):
-                yield user, self._target(ref, user.namespace, target)
+                yield user, obj, self._target(ref, user.namespace, target)
 
     def _target(self, ref: Reference, namespace: str, name: str) -> Name:
         return Name(ref.target, namespace if ref.target in self._namespaced else "", name)
@@ -121,6 +142,24 @@ async def _root_disk(name: Name, lookup: Lookup) -> AsyncIterator[Violation]:
         ):
             user = Name("VirtualMachine", name.namespace, vm["metadata"]["name"])
             yield Violation(f"{name} is the root disk of {user}; delete the VM, and it goes too")
+
+
+def _is_protected(obj: Object) -> bool:
+    spec = obj.get("spec")
+    return isinstance(spec, Mapping) and spec.get("deletionPolicy") == "Protect"
+
+
+def _owned_disks(vm: Name, obj: Object) -> list[Name]:
+    """Volumes that a VM takes along when it goes."""
+    if vm.kind != "VirtualMachine":
+        return []
+    disks = obj.get("status", {}).get("disks", [])
+    return [Name("Volume", vm.namespace, d["volumeRef"]["name"]) for d in disks if d.get("owned")]
+
+
+def _protection(asked: Name, kept: Name) -> str:
+    what = str(kept) if kept == asked else f"{kept}, which goes with {asked},"
+    return f"{what} is protected; set its spec.deletionPolicy to Direct first"
 
 
 def _refusal(asked: Name, used: Name, users: Iterable[Name]) -> str:

@@ -6,7 +6,8 @@ counts: an object that is deleted need not be detached.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from controller.keys import Key
@@ -28,6 +29,30 @@ class View(Protocol):
     """What the cascade needs to see of the objects; watch.store.ObjectStore has it."""
 
     def dependents(self, key: Key) -> Mapping[Key, tuple[Reference, ...]]: ...
+
+    def owned(self, key: Key) -> Iterable[Key]:
+        """What ``key`` made for itself and takes along by itself, by their owner references."""
+
+    def protected(self, key: Key) -> bool:
+        """Is its ``spec.deletionPolicy`` Protect?"""
+
+
+Holds = Callable[[Key, Reference, Key], bool]
+"""(source, reference, target): does the source still hold on to the target?"""
+
+
+def by_status(source: Key, reference: Reference, target: Key) -> bool:
+    """A status reference holds, a spec reference is a wish: what Actuator.holds says by default."""
+    return reference.path[0] == "status"
+
+
+@dataclass(frozen=True)
+class Users:
+    """What refers to an object that is deleted. ``children``: deleted with it. ``holders``: live
+    on and let go of it, and how they do (stop or detach)."""
+
+    children: tuple[Key, ...]
+    holders: Mapping[Key, OnDelete]
 
 
 class Graph:
@@ -86,6 +111,24 @@ def by_policy(view: View, key: Key, policy: OnDelete) -> list[Key]:
     return sorted(k for k, found in view.dependents(key).items() if strongest(found) == policy)
 
 
+def users(view: View, key: Key, holds: Holds = by_status) -> Users:
+    """Who refers to ``key``, by what that means for its deletion. ``keep`` means nothing."""
+    children, holders = [], {}
+    for source, found in sorted(view.dependents(key).items()):
+        if strongest(found) == "cascade":
+            children.append(source)
+            continue
+        held = [r for r in found if r.on_delete in ("stop", "detach") and holds(source, r, key)]
+        if held:
+            holders[source] = strongest(held)
+    return Users(tuple(children), holders)
+
+
+def taken_by(view: View, key: Key) -> list[Key]:
+    """What goes before ``key`` does, because it does: its children, and what it made."""
+    return sorted({*by_policy(view, key, "cascade"), *view.owned(key)})
+
+
 def doomed_with(view: View, key: Key) -> list[Key]:
     """``key`` and all that is deleted with it: children before their parents."""
     order: dict[Key, None] = {}
@@ -98,8 +141,7 @@ def doomed_with(view: View, key: Key) -> list[Key]:
         elif current not in seen:
             seen.add(current)
             stack.append((current, True))
-            children = by_policy(view, current, "cascade")
-            stack += ((child, False) for child in reversed(children))
+            stack += ((child, False) for child in reversed(taken_by(view, current)))
     return list(order)
 
 
@@ -114,3 +156,8 @@ def blockers(view: View, key: Key) -> list[tuple[Key, Key]]:
         for user in by_policy(view, used, "block")
         if user not in kept_out
     ]
+
+
+def protected_with(view: View, key: Key) -> list[Key]:
+    """What would go although it is protected, ``key`` itself included."""
+    return sorted(one for one in doomed_with(view, key) if view.protected(one))

@@ -32,6 +32,8 @@ app = typer.Typer(
 )
 pki = typer.Typer(help="Certificates of hosts' agents and of controllers.", no_args_is_help=True)
 app.add_typer(pki, name="pki")
+cascade = typer.Typer(help="What is deleted with what.", no_args_is_help=True)
+app.add_typer(cascade, name="cascade")
 
 DataDir = Annotated[
     Path, typer.Option(envvar="KUMULUS_DATA_DIR", help="Where the embedded cloud keeps its data.")
@@ -303,6 +305,50 @@ def logs(
 
     wanted = Filter(kind=kind, name=name, operation=operation, level=level)
     show_logs(data_dir.absolute(), component, wanted, tail=tail, follow=follow)
+
+
+@cascade.command("preview")
+def cascade_preview(
+    what: Annotated[str, typer.Argument(metavar="KIND/NAME", help="As zone/zone-1 or vm/web.")],
+    *,
+    output: Annotated[str, typer.Option("--output", "-o", help="tree or json.")] = "tree",
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Where it is. Default: default.")
+    ] = None,
+) -> None:
+    """What deleting an object would do: who goes with it, who lives on without, who forbids it."""
+    from controller.cli.cascade import show_preview
+    from controller.cli.output import CommandFailed
+
+    if output not in ("tree", "json"):
+        raise CommandFailed(f"no output {output!r}; --output is tree or json")
+    as_json = output == "json"
+    show_preview(what, namespace, kubeconfig, data_dir.absolute(), as_json=as_json)
+
+
+@app.command()
+def recover(
+    what: Annotated[
+        str | None, typer.Argument(metavar="KIND/NAME", help="As vm/web. Absent: list the trash.")
+    ] = None,
+    *,
+    new_name: Annotated[str | None, typer.Option("--as", help="Its new name.")] = None,
+    item: Annotated[
+        str | None, typer.Option(help="The TrashItem. Default: the last one of that name.")
+    ] = None,
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Where it was. Default: default.")
+    ] = None,
+) -> None:
+    """Bring back a VM, volume or image that was deleted with deletionPolicy: Delay."""
+    from controller.cli.cascade import recover
+
+    place = data_dir.absolute()
+    recover(what, namespace, kubeconfig, place, new_name=new_name, item_name=item)
 
 
 @pki.command("issue")

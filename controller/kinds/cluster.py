@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from controller.keys import Key
+from controller.kinds.availability import inherited
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from crds.refs import Reference
 from crds.v1alpha1.cluster import Cluster
@@ -16,7 +17,7 @@ def _cluster_of(host: Host, store: Store) -> Iterable[Key]:
 
 
 class ClusterActuator(Actuator[Cluster]):
-    """Counts its hosts. Disabled keeps new VMs out."""
+    """Counts its hosts. Disabled, also by its zone, keeps new VMs out."""
 
     model = Cluster
     watches = {"Host": _cluster_of}
@@ -25,8 +26,9 @@ class ClusterActuator(Actuator[Cluster]):
         hosts = [host for host, _ in ctx.store.referrers(obj, "Host")]
         obj.status.hosts = len(hosts)
         obj.status.connected_hosts = sum(h.status.status == "Connected" for h in hosts)
-        obj.status.state = obj.spec.state
-        return Outcome(reason=obj.spec.state)
+        zone = ctx.store.get("Zone", obj.spec.zone_ref.name)
+        obj.status.state, why = inherited(obj.spec.state, zone)
+        return Outcome(reason=obj.status.state, message=why)
 
     async def delete(self, obj: Cluster, ctx: Context) -> Outcome:
         obj.status.state = "Deleting"

@@ -17,6 +17,7 @@ from typing import Literal
 from agents.wire import Facts, Ping
 from controller.errors import FlowFailed, Terminal
 from controller.keys import Key
+from controller.kinds.availability import inherited
 from controller.kinds.heartbeat import Heartbeat, forget_host, record_ping
 from controller.kinds.primary_storage import serves
 from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
@@ -242,7 +243,9 @@ State = Literal["Enabled", "Disabled", "PreMaintenance", "Maintenance"]
 
 def _state(host: Host, ctx: Context) -> State:
     if host.spec.state != "Maintenance":
-        return host.spec.state
+        cluster = ctx.store.get("Cluster", host.spec.cluster_ref.name)
+        state: State = inherited(host.spec.state, cluster)[0]
+        return state
     return "PreMaintenance" if vms_on(host, ctx.store) else "Maintenance"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
-from controller.errors import FlowFailed, Waiting
+from controller.errors import FlowFailed, Terminal, Waiting
+from controller.kinds.availability import enabled
 from controller.kinds.primary_storage import places, prune_caches
 from controller.kinds.support import (
     RETRY_FAILED,
@@ -13,6 +14,7 @@ from controller.kinds.support import (
     key_of,
     store_endpoint,
 )
+from controller.kinds.trash import adopt, is_delayed, keep, recovers
 from controller.reconcile.actuator import Actuator, Context, Outcome
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
@@ -69,6 +71,34 @@ async def _remove(scope: Scope[Image], part: str = "") -> None:
     )
 
 
+async def _add(
+    scope: Scope[Image], storage: BackupStorage, adopted: str | None = None
+) -> ImageAddResult:
+    """Have the storage fetch the image, or take over the bits of the image of that uid."""
+    image = scope.obj
+    return await scope.ctx.agents.run(
+        store_endpoint(storage, scope.ctx),
+        "image.add",
+        image.uid,
+        ImageAddArgs(
+            path=storage.spec.path,
+            url=image.spec.url,
+            format=image.spec.format,
+            checksum=image.spec.checksum,
+            adopt=adopted,
+        ),
+        ImageAddResult,
+        operation=scope.operation(),
+        owner=key_of(image),
+    )
+
+
+def _show(image: Image, stored: ImageAddResult) -> None:
+    status = image.status
+    status.virtual_size, status.actual_size = stored.virtual_size, stored.actual_size
+    status.checksum, status.size = stored.checksum, format_quantity(stored.virtual_size)
+
+
 class AddImage(Step):
     name = "add-image"
 
@@ -76,30 +106,28 @@ class AddImage(Step):
         image, storage = scope.obj, _storage(scope)
         if storage is None:
             raise Waiting(f"BackupStorage {image.spec.backup_storage_ref.name} does not exist")
+        enabled(storage, "choose another")
         image.status.state = "Downloading"
-        stored = await scope.ctx.agents.run(
-            store_endpoint(storage, scope.ctx),
-            "image.add",
-            image.uid,
-            ImageAddArgs(
-                path=storage.spec.path,
-                url=image.spec.url,
-                format=image.spec.format,
-                checksum=image.spec.checksum,
-            ),
-            ImageAddResult,
-            operation=scope.operation(),
-            owner=key_of(image),
-        )
-        image.status.virtual_size, image.status.actual_size = (
-            stored.virtual_size,
-            stored.actual_size,
-        )
-        image.status.checksum = stored.checksum
-        image.status.size = format_quantity(stored.virtual_size)
+        _show(image, await _add(scope, storage))
 
     async def rollback(self, scope: Scope[Image]) -> None:
         await _remove(scope, "undo")
+
+
+class AdoptImage(Step):
+    """Nothing is undone: the bits are the TrashItem's or the image's, and both find them again."""
+
+    name = "adopt-image"
+
+    async def run(self, scope: Scope[Image]) -> None:
+        image, storage = scope.obj, _storage(scope)
+        item = await adopt(image, scope.ctx)
+        if storage is None or item.spec.backup_storage_ref != image.spec.backup_storage_ref:
+            raise Terminal(
+                f"the bits are not on BackupStorage {image.spec.backup_storage_ref.name}",
+                reason="CannotRecover",
+            )
+        _show(image, await _add(scope, storage, item.spec.subject.uid))
 
 
 class RemoveImage(Step):
@@ -118,6 +146,16 @@ class PruneCaches(Step):
         await prune_caches(scope, scope.obj.uid, places(scope.ctx))
 
 
+async def _kept(image: Image, ctx: Context) -> bool:
+    """Are the bits of an image that is being deleted to stay, in a TrashItem?"""
+    running = ctx.flows.running(image)
+    if running in ("image-delete", "image-trash"):
+        return running == "image-trash"
+    if running is not None or not image.status.checksum or not is_delayed(image, ctx):
+        return False
+    return await keep(image, ctx, backup_storage=image.spec.backup_storage_ref) is not None
+
+
 class ImageActuator(Actuator[Image]):
     model = Image
 
@@ -129,7 +167,7 @@ class ImageActuator(Actuator[Image]):
 
     async def delete(self, obj: Image, ctx: Context) -> Outcome:
         obj.status.state = "Deleting"
-        await clean_up("image-delete", obj, ctx)
+        await clean_up("image-trash" if await _kept(obj, ctx) else "image-delete", obj, ctx)
         return Outcome()
 
     def waits_for(self, obj: Image, reference: Reference) -> bool:
@@ -140,7 +178,8 @@ class ImageActuator(Actuator[Image]):
         if early:
             raise early
         try:
-            await ctx.flows.run("image-add", obj, ctx)
+            wanted = "image-adopt" if recovers(obj) else "image-add"
+            await ctx.flows.run(ctx.flows.running(obj) or wanted, obj, ctx)
         except FlowFailed as failure:
             obj.status.state = "Error"
             failure.retry_after = RETRY_FAILED

@@ -9,6 +9,7 @@ from typing import Any
 from agents.wire import CachePruneArgs, Empty, StorageArgs, StorageRemoveArgs, StorageResult
 from controller.errors import AgentFailed, AgentUnreachable
 from controller.keys import Key
+from controller.kinds.availability import inherited, users_running
 from controller.kinds.support import (
     answers,
     digest,
@@ -27,6 +28,8 @@ from crds.v1alpha1.cluster import Cluster
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 
+LOOK = 2.0
+"""Seconds between two looks at VMs that are being stopped."""
 REFRESH = 30.0
 """Seconds after which free space is counted again."""
 
@@ -98,7 +101,7 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         self._ensured: dict[str, dict[str, str]] = {}  # uid → host's uid → operation done last
 
     async def reconcile(self, obj: PrimaryStorage, ctx: Context) -> Outcome:
-        obj.status.state = obj.spec.state
+        leaving = _show_state(obj, ctx)
         hosts = [h for h in ctx.store.list("Host") if serves(obj, h.spec.cluster_ref.name)]
         connected = [h for h in hosts if h.status.status == "Connected" and not h.deleting]
         left = [self._leave(obj, *place, ctx) for place in await _left(obj, hosts, ctx)]
@@ -107,7 +110,7 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         await _count(obj, ctx)
         obj.status.hosts = sum(not problem for problem in found[: len(connected)])
         obj.status.status = "Connected" if obj.status.hosts else "Disconnected"
-        return _outcome(obj, problems)
+        return _leaving(leaving) if leaving else _outcome(obj, problems)
 
     async def delete(self, obj: PrimaryStorage, ctx: Context) -> Outcome:
         """Its volumes are gone by now; what hosts keep for them goes, too."""
@@ -158,6 +161,22 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
                 return f"{host.name}, which it left: {error.message}"
         await ctx.ledger.drop_pool(scope)
         return ""
+
+
+def _show_state(obj: PrimaryStorage, ctx: Context) -> list[str]:
+    """Set its state; the VMs that are still to be stopped before it is in maintenance."""
+    if obj.spec.state != "Maintenance":
+        zone = ctx.store.get("Zone", obj.spec.zone_ref.name)
+        obj.status.state = inherited(obj.spec.state, zone)[0]
+        return []
+    names = sorted(vm.name for vm in users_running(obj, ctx))
+    obj.status.state = "PreMaintenance" if names else "Maintenance"
+    return names
+
+
+def _leaving(names: list[str]) -> Outcome:
+    shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return Outcome(False, "Evacuating", f"VMs are being stopped: {shown}", LOOK)
 
 
 async def _left(

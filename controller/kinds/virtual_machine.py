@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from controller.errors import FlowFailed, Terminal, Transient
 from controller.keys import Key
+from controller.kinds.availability import storages_away
 from controller.kinds.support import (
     RETRY_FAILED,
     abandoned,
@@ -21,6 +22,7 @@ from controller.kinds.support import (
     key_of,
     stalls,
 )
+from controller.kinds.trash import recovers
 from controller.kinds.vm_model import (
     VM_NAME,
     going,
@@ -42,10 +44,12 @@ from controller.kinds.vm_plan import (
     next_flow,
     observed_state,
 )
+from controller.kinds.vm_trash import destroying, restore, to_be_recovered
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from crds.base import format_quantity, parse_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
+from crds.v1alpha1.l2_network import L2Network
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
@@ -59,12 +63,20 @@ def _maker(volume: Volume, store: Store) -> Iterable[Key]:
     return [Key("VirtualMachine", volume.metadata.namespace or "", name)] if name else []
 
 
+def _on_network(l2: L2Network, store: Store) -> Iterable[Key]:
+    """VMs with a NIC on it: a cluster may have lost it, or have it again."""
+    networks = [l3 for l3, _ in store.referrers(l2, "L3Network")]
+    return {key_of(vm) for l3 in networks for vm, _ in store.referrers(l3, "VirtualMachine")}
+
+
 class VirtualMachineActuator(Actuator[VirtualMachine]):
     model = VirtualMachine
     partitioned = True
-    watches = {"Volume": _maker}
+    watches = {"Volume": _maker, "L2Network": _on_network}
 
     async def reconcile(self, obj: VirtualMachine, ctx: Context) -> Outcome:
+        if to_be_recovered(obj, ctx):
+            await restore(obj, ctx)
         await _cancel_if_unwanted(obj, ctx)
         failed = _prepare(obj, ctx) if not ctx.flows.running(obj) else None
         for _ in range(MAX_FLOWS):
@@ -80,13 +92,13 @@ class VirtualMachineActuator(Actuator[VirtualMachine]):
         """Its owned volumes go with it; other volumes stay."""
         obj.status.state = "Destroying"
         ctx.observed.unscheduled.discard(key_of(obj))
-        await clean_up("vm-destroy", obj, ctx)
+        await clean_up(destroying(obj, ctx), obj, ctx)
         obj.status.state = "Destroyed"
         return Outcome()
 
     def waits_for(self, obj: VirtualMachine, reference: Reference) -> bool:
         """Only a VM of which nothing exists yet."""
-        return obj.status.workflow is None and not is_created(obj)
+        return obj.status.workflow is None and not is_created(obj) and not recovers(obj)
 
 
 # -- before anything is decided
@@ -154,7 +166,7 @@ def situation(vm: VirtualMachine, ctx: Context) -> Situation:
         return found
     return replace(
         found,
-        leave=placed and _must_leave(host),
+        leave=placed and (_must_leave(host) or bool(storages_away(vm, ctx.store))),
         abandoned=placed and abandoned(host),
         reboot=_reboot_due(vm),
         stale_nics=bool(stale_nics(vm, ctx.store)),

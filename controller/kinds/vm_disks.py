@@ -31,7 +31,7 @@ from controller.kinds.vm_model import (
     volume_of,
     wanted_disks,
 )
-from controller.kinds.volume import claim_owner
+from controller.kinds.volume_place import claim_owner
 from controller.reconcile.actuator import Context
 from controller.rights import on
 from controller.workflow.step import Scope, Step
@@ -140,15 +140,20 @@ class DeleteVolumes(Step):
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
-        owned = {d.volume_ref.name for d in vm.status.disks if d.owned}
-        owned |= {volume_name(vm.name, ROOT)}
-        owned |= {volume_name(vm.name, d.name) for d in vm.spec.data_disks if d.delete_with_vm}
+        owned = owned_volumes(vm)
         vm.status.disks = []
         await remove_volumes(vm, sorted(owned), ctx)
         for name in owned:
             owner = claim_owner(vm.metadata.namespace or "", name)
             if volume_of(vm, name, ctx.store) is None:
                 await ctx.ledger.release(owner, "storage/")
+
+
+def owned_volumes(vm: VirtualMachine) -> set[str]:
+    """Names of the volumes that go with ``vm``."""
+    owned = {d.volume_ref.name for d in vm.status.disks if d.owned}
+    owned |= {volume_name(vm.name, ROOT)}
+    return owned | {volume_name(vm.name, d.name) for d in vm.spec.data_disks if d.delete_with_vm}
 
 
 async def remove_volumes(vm: VirtualMachine, names: Iterable[str], ctx: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any
 
 from controller.errors import Terminal, Waiting
@@ -75,7 +76,7 @@ def _root_disk(vm: VirtualMachine) -> WantedDisk:
         disk_offering_ref=root.disk_offering_ref,
         primary_storage_ref=root.primary_storage_ref,
     )
-    volume = _volume(vm, ROOT, spec, owned=True)
+    volume = made_volume(vm, ROOT, spec, owned=True)
     return WantedDisk(ROOT, volume.name, owned=True, make=volume)
 
 
@@ -83,11 +84,12 @@ def _data_disk(vm: VirtualMachine, disk: DataDisk) -> WantedDisk:
     if disk.volume_ref is not None:
         return WantedDisk(disk.name, disk.volume_ref.name)
     spec = VolumeSpec(type="Data", size=disk.size, disk_offering_ref=disk.disk_offering_ref)
-    volume = _volume(vm, disk.name, spec, owned=disk.delete_with_vm)
+    volume = made_volume(vm, disk.name, spec, owned=disk.delete_with_vm)
     return WantedDisk(disk.name, volume.name, disk.delete_with_vm, volume)
 
 
-def _volume(vm: VirtualMachine, disk: str, spec: VolumeSpec, *, owned: bool) -> Volume:
+def made_volume(vm: VirtualMachine, disk: str, spec: VolumeSpec, *, owned: bool) -> Volume:
+    """The Volume that ``vm`` makes for a disk."""
     owner = OwnerReference(
         api_version=API_VERSION, kind="VirtualMachine", name=vm.name, uid=vm.uid, controller=True
     )
@@ -176,34 +178,62 @@ def tap_name(vm: VirtualMachine, nic: str) -> str:
 
 
 def live_nics(vm: VirtualMachine, store: Store) -> list[tuple[Nic, L3Network]]:
-    """NICs of the spec whose network is there and stays."""
+    """NICs of the spec whose network is there and stays, and reaches where the VM runs."""
     found = [(nic, store.get("L3Network", nic.l3_network_ref.name)) for nic in vm.spec.nics]
-    return [(nic, l3) for nic, l3 in found if l3 is not None and not l3.deleting]
+    return [
+        (nic, l3)
+        for nic, l3 in found
+        if l3 is not None and not l3.deleting and _reaches(l3, vm.status.cluster_ref, store)
+    ]
+
+
+def _reaches(l3: L3Network, cluster: ObjectRef | None, store: Store) -> bool:
+    """Is the network attached to the cluster? Of an L2 network that is not there, nothing is
+    known, and nothing is unplugged for it."""
+    l2 = store.get("L2Network", l3.spec.l2_network_ref.name)
+    if cluster is None or l2 is None:
+        return True
+    return any(ref.name == cluster.name for ref in l2.spec.cluster_refs)
 
 
 def skipped_nics(vm: VirtualMachine, store: Store) -> list[str]:
     """For people: NICs that cannot be, and why."""
     live = {nic.name for nic, _ in live_nics(vm, store)}
     return [
-        f"NIC {nic.name} waits for L3Network {nic.l3_network_ref.name}, which does not exist"
+        f"NIC {nic.name} waits for L3Network {nic.l3_network_ref.name}, which "
+        + ("is not in this cluster" if _is_there(nic, store) else "does not exist")
         for nic in vm.spec.nics
         if nic.name not in live
     ]
 
 
+def _is_there(nic: Nic, store: Store) -> bool:
+    return not going(store.get("L3Network", nic.l3_network_ref.name))
+
+
 def stale_nics(vm: VirtualMachine, store: Store) -> list[NicStatus]:
     """NICs to detach: no longer in the spec, specified anew, or their network is going."""
-    live = {nic.name: nic for nic, _ in live_nics(vm, store)}
-    return [nic for nic in vm.status.nics if not _as_specified(nic, live.get(nic.name))]
+    live = {nic.name: (nic, l3) for nic, l3 in live_nics(vm, store)}
+    gone = (None, None)
+    return [nic for nic in vm.status.nics if not _as_specified(nic, *live.get(nic.name, gone))]
 
 
-def _as_specified(nic: NicStatus, spec: Nic | None) -> bool:
+def _as_specified(nic: NicStatus, spec: Nic | None, l3: L3Network | None) -> bool:
     return (
         spec is not None
+        and l3 is not None
+        and (spec.ip is not None or _in_ranges(nic.ip, l3))
         and spec.l3_network_ref.name == nic.l3_network_ref.name
         and (spec.ip is None or nic.ip in ("", spec.ip))
         and (spec.mac is None or nic.mac in ("", spec.mac))
     )
+
+
+def _in_ranges(ip: str, l3: L3Network) -> bool:
+    """Is an address that was given out still one to give out? A range that was taken away takes
+    its NICs' addresses along: they get others."""
+    spans = [(IPv4Address(span.start), IPv4Address(span.end)) for span in l3.spec.ranges]
+    return not ip or not spans or any(a <= IPv4Address(ip) <= b for a, b in spans)
 
 
 def new_nics(vm: VirtualMachine, store: Store) -> list[Nic]:

@@ -15,6 +15,7 @@ from agents.wire import (
     VmResult,
 )
 from controller.errors import Exhausted, Terminal
+from controller.kinds.availability import enabled
 from controller.kinds.l2_network import bridge_name
 from controller.kinds.l3_network import ip_excluded, ip_ranges, ip_scope
 from controller.kinds.support import answers, digest, on_host, on_host_if_there, together
@@ -51,6 +52,7 @@ class CreateNics(Step):
         vm, ctx = scope.obj, scope.ctx
         known = {nic.name for nic in vm.status.nics}
         for nic in [nic for nic in new_nics(vm, ctx.store) if nic.name not in known]:
+            enabled(ctx.store.get("L3Network", nic.l3_network_ref.name), "choose another network")
             mac = await _claim_mac(vm, nic, ctx)
             l3 = ObjectRef(name=nic.l3_network_ref.name)
             vm.status.nics.append(NicStatus(name=nic.name, l3_network_ref=l3, mac=mac))

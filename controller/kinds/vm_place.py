@@ -9,6 +9,7 @@ from controller.kinds.allocation.filters import fitting
 from controller.kinds.allocation.gather import candidates
 from controller.kinds.allocation.model import Candidate, NewDisk, Request, place_disks
 from controller.kinds.allocation.strategies import DEFAULT, find_strategy
+from controller.kinds.availability import check_storages, enabled
 from controller.kinds.image import image_source
 from controller.kinds.support import RETRY_FAILED, exact_quantity, key_of
 from controller.kinds.vm_model import (
@@ -25,7 +26,8 @@ from controller.kinds.vm_model import (
     wanted_disks,
 )
 from controller.kinds.vm_plan import HOST_STEPS
-from controller.kinds.volume import BYTES, claim_owner, volume_size
+from controller.kinds.volume import volume_size
+from controller.kinds.volume_place import BYTES, claim_owner
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.refs import ObjectRef
@@ -54,6 +56,9 @@ class SelectImage(Step):
         if image.spec.state != "Enabled":
             raise Waiting(f"Image {image.name} is Disabled; enable it", reason="ImageDisabled")
         _offering_enabled(vm, ctx)
+        enabled(
+            ctx.store.get("BackupStorage", image.spec.backup_storage_ref.name), "use another image"
+        )
         image_source(image, ctx)
 
 
@@ -67,6 +72,9 @@ def _offering_enabled(vm: VirtualMachine, ctx: Context) -> None:
     offering = ctx.store.get("InstanceOffering", ref.name) if ref else None
     if offering is not None and offering.spec.state != "Enabled":
         raise Waiting(f"InstanceOffering {offering.name} is Disabled", reason="OfferingDisabled")
+    sizes = [disk.disk_offering_ref for disk in vm.spec.data_disks]
+    for size in (vm.spec.root_disk.disk_offering_ref, *sizes):
+        enabled(ctx.store.get("DiskOffering", size.name) if size else None, "choose another")
 
 
 class AllocateHost(Step):
@@ -82,6 +90,7 @@ class AllocateHost(Step):
         vm, ctx = scope.obj, scope.ctx
         if vm.status.host_ref is not None:
             return
+        check_storages(vm, ctx.store)
         await ctx.ledger.release(vm.uid, "host/")  # of a controller that died here
         request = request_for(vm, ctx)
         fit, dropped = fitting(request, await candidates(ctx))

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
+from controller.kinds.availability import enabled, storage_away, takes_new
 from controller.kinds.image import image_source
 from controller.kinds.primary_storage import prune_caches, serves, storage_scope
 from controller.kinds.support import (
@@ -27,6 +28,9 @@ from controller.kinds.support import (
     key_of,
     on_host,
 )
+from controller.kinds.trash import recovers
+from controller.kinds.volume_place import BYTES, bound_host, bound_storage, owner_of, placed
+from controller.kinds.volume_trash import bind_to_trash, is_recovering, kept
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.rights import on
 from controller.workflow.step import Scope, Step
@@ -40,16 +44,6 @@ from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
 RIGHTS = (on(Volume, "patch"),)
-BYTES = "bytes"
-
-
-def claim_owner(namespace: str, name: str) -> str:
-    """Who owns a volume's space in the ledger."""
-    return f"volume/{namespace}/{name}"
-
-
-def owner_of(volume: Volume) -> str:
-    return claim_owner(volume.metadata.namespace or "", volume.name)
 
 
 def volume_size(volume: Volume, ctx: Context) -> int:
@@ -84,34 +78,15 @@ def _image(volume: Volume, ctx: Context) -> Image | None:
     return image
 
 
-def _host(volume: Volume, ctx: Context) -> Host | None:
-    """The host that it is bound to, if it is in the API."""
-    ref = volume.spec.host_ref
-    found: Host | None = ctx.store.get("Host", ref.name) if ref else None
-    return found
-
-
-def _storage(volume: Volume, ctx: Context) -> PrimaryStorage | None:
-    ref = volume.spec.primary_storage_ref
-    found: PrimaryStorage | None = ctx.store.get("PrimaryStorage", ref.name) if ref else None
-    return found
-
-
-def _placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
-    """Host and storage of a bound volume. Raises Waiting if one of them went away meanwhile."""
-    host, storage = _host(volume, ctx), _storage(volume, ctx)
-    if host is None or storage is None:
-        raise Waiting("its host or primary storage does not exist any more")
-    return host, storage
-
-
 class ClaimStorage(Step):
     name = "claim-storage"
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
-        host, storage = _placed(volume, ctx)
+        host, storage = placed(volume, ctx)
         pool, amounts = storage_scope(storage, host), {BYTES: volume_size(volume, ctx)}
+        if not await ctx.ledger.claims(owner=owner_of(volume), prefix=pool):  # else its VM has it
+            _may_be_new(volume, storage, ctx)
         where = f"primary storage {storage.name} on host {host.name}"
         try:
             await ctx.ledger.claim_amounts(pool, owner_of(volume), amounts)
@@ -124,6 +99,15 @@ class ClaimStorage(Step):
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
 
 
+def _may_be_new(volume: Volume, storage: PrimaryStorage, ctx: Context) -> None:
+    """Raises Waiting if what it is made from or made on takes nothing new."""
+    ref = volume.spec.disk_offering_ref
+    enabled(ctx.store.get("DiskOffering", ref.name) if ref else None, "choose another")
+    if not takes_new(storage):
+        state = storage.status.state or storage.spec.state
+        raise Waiting(f"PrimaryStorage {storage.name} is {state}", reason="StorageDisabled")
+
+
 class CreateBits(Step):
     """Also finds bits that are there already."""
 
@@ -131,7 +115,7 @@ class CreateBits(Step):
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
-        host, storage = _placed(volume, ctx)
+        host, storage = placed(volume, ctx)
         volume.status.state = "Creating"
         volume.status.host_ref = ObjectRef(name=host.name)
         image = _image(volume, ctx)
@@ -168,7 +152,8 @@ class PruneBase(Step):
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
-        uid, host, storage = volume.status.image_uid, _host(volume, ctx), _storage(volume, ctx)
+        host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+        uid = volume.status.image_uid
         if uid and host and storage and not _is_offered(volume, ctx):
             await prune_caches(scope, uid, [(storage, host)])
 
@@ -183,7 +168,7 @@ def _is_offered(volume: Volume, ctx: Context) -> bool:
 async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
     """Delete the bits where the volume is bound to, unless nobody is left there to ask."""
     volume, ctx = scope.obj, scope.ctx
-    host, storage = _host(volume, ctx), _storage(volume, ctx)
+    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
     if host is not None and storage is not None and await answers(host, ctx):
         args = VolumeDeleteArgs(path=storage.spec.path)
         await on_host(scope, host, "volume.delete", args, Empty, part=part)
@@ -217,13 +202,16 @@ class VolumeActuator(Actuator[Volume]):
     watches = {"VirtualMachine": _attached, "BackupStorage": _to_be_filled}
 
     async def reconcile(self, obj: Volume, ctx: Context) -> Outcome:
-        if ctx.flows.running(obj):
-            return await self._create(obj, ctx)
+        flow = ctx.flows.running(obj)
+        if flow is not None:
+            return await self._create(flow, obj, ctx)
         _show_vm(obj, ctx)
+        if is_recovering(obj):
+            await bind_to_trash(obj, ctx)
         if obj.spec.host_ref is None:
             obj.status.state = "NotInstantiated"
             return Outcome(reason="NotInstantiated", message="it is made when a VM attaches it")
-        host = _host(obj, ctx)
+        host = bound_host(obj, ctx)
         if host is None or host.deleting:
             return await _unavailable(obj, ctx)
         if obj.status.state == "Ready":
@@ -232,23 +220,26 @@ class VolumeActuator(Actuator[Volume]):
             await _choose_storage(obj, host, ctx)
         if obj.status.bytes:
             await _find_again(obj, host, ctx)
-        return await self._create(obj, ctx)
+        flow = "volume-adopt" if is_recovering(obj) else "volume-create"
+        return await self._create(flow, obj, ctx)
 
     async def delete(self, obj: Volume, ctx: Context) -> Outcome:
         """Called when no VM has it attached any more."""
         obj.status.state = "Deleting"
-        await clean_up("volume-delete", obj, ctx)
+        if not await kept(obj, ctx):
+            await clean_up("volume-delete", obj, ctx)
         return Outcome()
 
     def waits_for(self, obj: Volume, reference: Reference) -> bool:
-        return obj.status.workflow is None and obj.status.state in ("", "NotInstantiated")
+        made = obj.status.workflow is not None or obj.status.state not in ("", "NotInstantiated")
+        return not made and not recovers(obj)
 
-    async def _create(self, obj: Volume, ctx: Context) -> Outcome:
+    async def _create(self, flow: str, obj: Volume, ctx: Context) -> Outcome:
         early = None if ctx.flows.running(obj) else failed_before(obj, ctx)
         if early:
             raise early
         try:
-            await ctx.flows.run("volume-create", obj, ctx)
+            await ctx.flows.run(flow, obj, ctx)
         except FlowFailed as failure:
             obj.status.state = "Error"
             failure.retry_after = RETRY_FAILED
@@ -263,6 +254,9 @@ def _show_vm(volume: Volume, ctx: Context) -> None:
         vm for vm, ref in ctx.store.referrers(volume, "VirtualMachine") if ref.path[0] == "status"
     ]
     volume.status.vm_ref = ObjectRef(name=users[0].name) if users else None
+    for vm in users:
+        if vm.status.host_ref and storage_away(volume, vm.status.cluster_ref, ctx.store):
+            ctx.wake(key_of(vm))
 
 
 async def _unavailable(volume: Volume, ctx: Context) -> Outcome:
@@ -287,7 +281,7 @@ async def _choose_storage(volume: Volume, host: Host, ctx: Context) -> None:
     """Bind it to the primary storage with most room on ``host``."""
     roomy = []
     for storage in ctx.store.list("PrimaryStorage"):
-        if serves(storage, host.spec.cluster_ref.name) and storage.spec.state == "Enabled":
+        if serves(storage, host.spec.cluster_ref.name) and takes_new(storage):
             pools = await ctx.ledger.pools(storage_scope(storage, host))
             roomy += [(pool.free(BYTES), storage.name) for pool in pools]
     if not roomy:

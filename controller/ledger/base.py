@@ -74,5 +74,9 @@ class Ledger(Protocol):
     async def release(self, owner: str, prefix: str = "") -> int:
         """Release the owner's claims in scopes that start with ``prefix``; returns how many."""
 
+    async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
+        """Counted claims of ``owner`` become those of ``to``, in place of what it had in the same
+        scopes: at no time is anything free in between. Again is fine: ``owner`` has none then."""
+
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         """Claims, for audits and for finding out what an owner has."""

@@ -30,6 +30,7 @@ _ADD = insert(amounts).values(scope=_scope, owner=_owner, resource=_resource, am
 _CHANGE = update(amounts).where(_part).values(amount=_number)
 _DROP_PART = delete(amounts).where(_part)
 _DROP = delete(amounts).where(_claim)
+_HAND_OVER = update(amounts).where(_claim).values(owner=bindparam("to"))
 _POOLS = (
     select(pools.c.scope, pools.c.resource, pools.c.capacity, pools.c.used)
     .where(pools.c.scope >= bindparam("low"), pools.c.scope < bindparam("high"))
@@ -88,6 +89,12 @@ def release_amounts(c: Connection, scope: str, owner: str) -> None:
     c.execute(_DROP, {"s": scope, "o": owner})
     for resource, amount in sorted(held.items()):
         _take(c, scope, resource, -amount)
+
+
+def hand_over(c: Connection, scope: str, owner: str, to: str) -> None:
+    """See ``Ledger.hand_over``."""
+    release_amounts(c, scope, to)
+    c.execute(_HAND_OVER, {"s": scope, "o": owner, "to": to})
 
 
 def _held(c: Connection, scope: str, owner: str) -> dict[str, int]:

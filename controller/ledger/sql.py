@@ -35,10 +35,11 @@ def _within(table: Table) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return table.c.scope >= _low, table.c.scope < _high
 
 
+_MY_AMOUNTS = _mine(amounts)
 _RELEASES = (
     (_mine(addresses), unique.release_address),
     (_mine(names), unique.release_value),
-    (_mine(amounts), counted.release_amounts),
+    (_MY_AMOUNTS, counted.release_amounts),
 )
 
 
@@ -121,6 +122,11 @@ class SqlLedger:
         _check(owner=owner, prefix=prefix)
         return await self._database.write(lambda c: _release(c, owner, prefix))
 
+    async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
+        _check(owner=owner, to=to, prefix=prefix)
+        if owner != to:
+            await self._database.write(lambda c: _hand_over(c, owner, to, prefix))
+
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         _check(owner=owner or "", prefix=prefix)
         return await self._database.read(lambda c: _claims(c, owner, prefix))
@@ -150,6 +156,12 @@ def _release(c: Connection, owner: str, prefix: str) -> int:
             drop(c, scope, owner)
         released += len(scopes)
     return released
+
+
+def _hand_over(c: Connection, owner: str, to: str, prefix: str) -> None:
+    row = {"o": owner, "low": prefix, "high": prefix + _BEYOND}
+    for scope in dict.fromkeys(c.scalars(_MY_AMOUNTS, row)):
+        counted.hand_over(c, scope, owner, to)
 
 
 def _claims(c: Connection, owner: str | None, prefix: str) -> list[Claim]:

@@ -42,6 +42,9 @@ class Store(Protocol):
     def doomed(self, obj: Resource) -> bool:
         """True if the object, or anything it is deleted with (transitively), is being deleted."""
 
+    def goes_along(self, obj: Resource) -> bool:
+        """True if anything that the object is deleted with is being deleted, not only itself."""
+
 
 class Objects(Protocol):
     """Writes to other objects through the API. All are idempotent; all may raise Transient."""
@@ -54,6 +57,9 @@ class Objects(Protocol):
 
     async def delete(self, obj: Resource) -> None:
         """Delete this very object (uid precondition); gone already is fine."""
+
+    async def refresh(self, key: Key) -> Mapping[str, Any] | None:
+        """Read it from the API, past the store, which it brings up to date. None: it is gone."""
 
 
 class Events(Protocol):

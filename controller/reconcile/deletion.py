@@ -1,4 +1,17 @@
-"""An object goes last: after what is deleted with it, and once nobody holds on to it."""
+"""An object goes last: after what is deleted with it, and once nobody holds on to it.
+
+Three phases, each a question that every look asks anew, so that a crash leaves nothing half done:
+
+check    May it go, and all that goes with it? Nobody who lives on needs any of that
+         (``on_delete="block"``) and none of it is protected. If not, nothing is deleted at all.
+         Admission asks the same before it lets a deletion begin; here it is asked again, for
+         deletions that came past admission. (A deletion cannot be taken back: the object then
+         waits until it may go.)
+delete   All children are deleted at once, and each goes through the same phases itself. Those who
+         live on let go: a VM leaves its host, a NIC its network.
+clean up Once they are gone and have let go: the actuator cleans the outside world, and the
+         finalizer is taken off.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +21,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller.cascade.graph import Graph, blockers, strongest
+from controller.cascade.graph import Graph, Holds, blockers, protected_with, users
 from controller.errors import Waiting
 from controller.keys import Key
 from controller.reconcile.actuator import Actuator
 from controller.reconcile.gate import holding
 from controller.rights import OnKinds
 from controller.watch.store import ObjectStore
+from crds.refs import Reference
 
 RIGHTS = (
     OnKinds(
@@ -43,31 +57,21 @@ class Family:
 
 
 def family(key: Key, store: ObjectStore, actuators: Mapping[str, Actuator[Any]]) -> Family:
-    """Who refers to ``key``, by what that means for its deletion. ``keep`` means nothing."""
-    children, holders = [], []
-    for source, references in store.dependents(key).items():
-        if strongest(references) == "cascade":
-            children.append(source)
-        elif any(
-            reference.on_delete in ("detach", "stop")
-            and _holds(source, reference, key, store, actuators)
-            for reference in references
-        ):
-            holders.append(source)
-    fresh = tuple(child for child in sorted(children) if not store.deleting(child))
-    return Family(tuple(sorted(children)), fresh, tuple(sorted(holders)))
+    """Who is to go before ``key``, or to let go of it."""
+    found = users(store, key, holds_in(store, actuators))
+    fresh = tuple(child for child in found.children if not store.deleting(child))
+    return Family(found.children, fresh, tuple(found.holders))
 
 
-def _holds(
-    source: Key,
-    reference: Any,
-    key: Key,
-    store: ObjectStore,
-    actuators: Mapping[str, Actuator[Any]],
-) -> bool:
-    actuator = actuators.get(source.kind)
-    own = actuator is not None and type(actuator).holds is not Actuator.holds
-    return holding(store.share(source) if own else None, actuator, reference, key, store)
+def holds_in(store: ObjectStore, actuators: Mapping[str, Actuator[Any]]) -> Holds:
+    """Who holds on to what, as their actuators see it."""
+
+    def holds(source: Key, reference: Reference, target: Key) -> bool:
+        actuator = actuators.get(source.kind)
+        own = actuator is not None and type(actuator).holds is not Actuator.holds
+        return holding(store.share(source) if own else None, actuator, reference, target, store)
+
+    return holds
 
 
 async def clear_family(
@@ -77,11 +81,14 @@ async def clear_family(
     graph: Graph,
     objects: Deleter,
 ) -> None:
-    """Delete the children, all siblings at once; return when they are gone and nobody holds on.
+    """Check, then delete the children, all siblings at once; return when they are gone and nobody
+    holds on.
 
     Raises Waiting until then; DeletionBlocked, before anything is deleted, when somebody who lives
-    on refuses to lose the object or one of its descendants.
+    on refuses to lose the object or one of its descendants, or one of these is protected.
     """
+    if store.protects():
+        _spare(key, store)
     if graph.blocks():
         _refuse(key, store)
     found = family(key, store, actuators)
@@ -111,6 +118,18 @@ async def _delete_all(keys: Iterable[Key], store: ObjectStore, objects: Deleter)
     for result in results:
         if isinstance(result, BaseException):
             raise result
+
+
+def _spare(key: Key, store: ObjectStore) -> None:
+    """What is protected stays. (A protected descendant that is being deleted holds out itself.)"""
+    found = [one for one in protected_with(store, key) if one == key or not store.deleting(one)]
+    if found:
+        what = ", ".join(map(str, found[:NAMED]))
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        raise Waiting(
+            f"protected: {what}{more}; set spec.deletionPolicy to Direct there to let it go",
+            reason="DeletionBlocked",
+        )
 
 
 def _refuse(key: Key, store: ObjectStore) -> None:

@@ -29,12 +29,14 @@ from crds.refs import Reference, references, targets
 TOMBSTONES = 8192
 SHARED = 1024
 """Parsed objects kept for readers; about 10 KB each."""
+PROTECT, DELAY = "Protect", "Delay"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one object without parsing it."""
+    """What is known of one object without parsing it. ``policy``: its spec.deletionPolicy.
+    ``owners``: uids of what it belongs to."""
 
     uid: str
     version: int
@@ -45,6 +47,8 @@ class Entry:
     digest: int
     raw: bytes
     invalid: str | None = None
+    policy: str = ""
+    owners: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ class Changed:
     targets: frozenset[Key]
     moved: bool
     owners: frozenset[Key]
+
+    @property
+    def freed(self) -> bool:
+        """Was it protected from deletion, and is it no more?"""
+        before = self.old is not None and self.old.policy == PROTECT
+        return before and (self.new is None or self.new.policy != PROTECT)
 
 
 class ObjectStore:
@@ -80,6 +90,8 @@ class ObjectStore:
         self._entries: dict[str, dict[Key, Entry]] = {kind: {} for kind in models}
         self._spaces: dict[tuple[str, str], dict[Key, None]] = {}
         self._index = RefIndex()
+        self._owned: dict[str, dict[Key, None]] = {}
+        self._protected = 0
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._shared: OrderedDict[Key, tuple[Entry, Any]] = OrderedDict()
         self._listeners: list[Callable[[Changed], None]] = []
@@ -106,7 +118,7 @@ class ObjectStore:
         new = _entry(raw, self._quiet.get(key.kind, frozenset()))
         if new.uid in self._dead or (old and new.version and new.version <= old.version):
             return False
-        self._entries[key.kind][key] = new
+        self._enter(key, old, new)
         self._spaces.setdefault((key.kind, key.namespace), {})[key] = None
         self._tell(key, raw["metadata"], tuple(self._edges(key, raw)), own=own, old=old, new=new)
         return True
@@ -117,11 +129,26 @@ class ObjectStore:
         old = self._entries[key.kind].get(key)
         if old is None or old.uid != uid:
             return False
-        del self._entries[key.kind][key]
+        self._enter(key, old, None)
         self._shared.pop(key, None)
         del self._spaces[key.kind, key.namespace][key]
         self._tell(key, meta, (), own=own, old=old, new=None)
         return True
+
+    def _enter(self, key: Key, old: Entry | None, new: Entry | None) -> None:
+        """Replace an entry, and what is counted and indexed of it."""
+        for owner in old.owners if old else ():
+            self._owned[owner].pop(key, None)
+            if not self._owned[owner]:
+                del self._owned[owner]
+        for owner in new.owners if new else ():
+            self._owned.setdefault(owner, {})[key] = None
+        self._protected += int(new is not None and new.policy == PROTECT)
+        self._protected -= int(old is not None and old.policy == PROTECT)
+        if new is None:
+            del self._entries[key.kind][key]
+        else:
+            self._entries[key.kind][key] = new
 
     def _bury(self, uid: str) -> None:
         """Remember a dead uid for a while: its late events must not bring the object back."""
@@ -230,6 +257,27 @@ class ObjectStore:
         """What refers to ``key``, parsed or not, and by which references."""
         return self._index.referrers(key)
 
+    def owned(self, key: Key) -> tuple[Key, ...]:
+        """What names the object that ``key`` is now as its owner."""
+        entry = self.entry(key)
+        return tuple(self._owned.get(entry.uid, ())) if entry else ()
+
+    def protected(self, key: Key) -> bool:
+        """Is its ``spec.deletionPolicy`` Protect?"""
+        return self._has_policy(key, PROTECT)
+
+    def delayed(self, key: Key) -> bool:
+        """Is its ``spec.deletionPolicy`` Delay?"""
+        return self._has_policy(key, DELAY)
+
+    def protects(self) -> bool:
+        """Is anything protected at all?"""
+        return self._protected > 0
+
+    def _has_policy(self, key: Key, policy: str) -> bool:
+        entry = self.entry(key)
+        return entry is not None and entry.policy == policy
+
     def targets(self, key: Key) -> Edges:
         return self._index.targets(key)
 
@@ -245,6 +293,11 @@ class ObjectStore:
     def doomed_key(self, key: Key) -> bool:
         """True if it, or anything that it is deleted with, is being deleted."""
         return any(self.deleting(one) for one in self.line(key))
+
+    def goes_along(self, obj: Resource) -> bool:
+        """Is anything that it is deleted with being deleted, other than itself?"""
+        key = key_of(obj)
+        return any(self.deleting(one) for one in self.line(key) if one != key)
 
     def line(self, key: Key) -> Iterator[Key]:
         """``key`` and everything that it is deleted with, transitively."""
@@ -297,6 +350,8 @@ def _entry(raw: Raw, quiet: frozenset[str]) -> Entry:
         ready=ready,
         digest=_digest(kept, quiet, reason),
         raw=data,
+        policy=str(_mapping(raw.get("spec")).get("deletionPolicy", "")),
+        owners=tuple(str(owner.get("uid", "")) for owner in meta.get("ownerReferences") or ()),
     )
 
 

@@ -49,8 +49,10 @@ class Waker:
         for key in self._watching(changed):
             self._wake_shared(key)
         for target in changed.targets:
-            # Who no longer uses something may have blocked the deletion of what is above that.
-            for key in self._store.line(target) if changed.moved else (target,):
+            # Who no longer uses something, or is protected no more, may have blocked the deletion
+            # of what is above that.
+            far = changed.moved or changed.freed
+            for key in self._store.line(target) if far else (target,):
                 if self._store.deleting(key):
                     self._wake_shared(key)
 

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Resource, Switch
+from crds.base import BaseStatus, Column, Immutable, KindInfo, RecoverableSpec, Resource, Switch
 from crds.refs import ObjectRef, Ref
 
 
-class ImageSpec(BaseSpec):
+class ImageSpec(RecoverableSpec):
     backup_storage_ref: Annotated[
         ObjectRef,
         Ref("BackupStorage", on_delete="cascade"),

@@ -49,7 +49,7 @@ class PrimaryStorageSpec(BaseSpec):
 
 
 class PrimaryStorageStatus(BaseStatus):
-    state: Literal["", "Enabled", "Disabled", "Maintenance", "Deleting"] = ""
+    state: Literal["", "Enabled", "Disabled", "PreMaintenance", "Maintenance", "Deleting"] = ""
     status: Connection = ""
     hosts: int = Field(default=0, description="Connected hosts that serve it.")
     total_capacity: str = Field(default="", description="Of all hosts, a quantity.")

@@ -8,7 +8,6 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from crds.base import (
-    BaseSpec,
     BaseStatus,
     Column,
     FieldErrors,
@@ -18,6 +17,7 @@ from crds.base import (
     ListMap,
     Model,
     Quantity,
+    RecoverableSpec,
     Resource,
     Rule,
     Timestamp,
@@ -75,7 +75,7 @@ class Placement(Model):
     zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade", wait=False)] | None = None
 
 
-class VirtualMachineSpec(BaseSpec):
+class VirtualMachineSpec(RecoverableSpec):
     RULES = (
         Rule("has(self.instanceOfferingRef) || (has(self.cpu) && has(self.memory))",
              "give an instanceOfferingRef, or both cpu and memory"),

@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from crds.base import BaseSpec, BaseStatus, Column, Immutable, KindInfo, Quantity, Resource, Rule
+from crds.base import (
+    BaseStatus,
+    Column,
+    Immutable,
+    KindInfo,
+    Quantity,
+    RecoverableSpec,
+    Resource,
+    Rule,
+)
 from crds.refs import ObjectRef, Ref
 
 
-class VolumeSpec(BaseSpec):
+class VolumeSpec(RecoverableSpec):
     RULES = (
         Rule(
             "has(self.size) || has(self.diskOfferingRef) || has(self.imageRef)",

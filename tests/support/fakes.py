@@ -21,7 +21,13 @@ from agents.drivers.simulator import _actions
 from agents.wire import AGENT_VERSION, Facts, Inventory, Ping, Wire
 from controller.agentlink.client import Endpoint
 from controller.client import NotFound
-from controller.errors import AgentFailed, AgentUnreachable, Exhausted, OperationPending
+from controller.errors import (
+    AgentFailed,
+    AgentUnreachable,
+    Conflict,
+    Exhausted,
+    OperationPending,
+)
 from controller.keys import Key
 from controller.ledger.base import Claim, Pool
 from controller.watch.base import Change
@@ -81,6 +87,9 @@ class FakeObjects:
 
     async def patch(self, key: Key, patch: Mapping[str, Any]) -> Any:
         raw = self._get(key)
+        meta, version = patch.get("metadata", {}), raw["metadata"]["resourceVersion"]
+        if meta.get("resourceVersion", version) != version:
+            raise Conflict(f"{key} has changed")
         before = copy.deepcopy(raw.get("spec"))
         _merge(raw, {k: v for k, v in patch.items() if k != "status"})
         if raw.get("spec") != before:
@@ -356,6 +365,10 @@ class FakeLedger:
                 del table[key]  # type: ignore[attr-defined]
                 released += 1
         return released
+
+    async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
+        for scope, of in [k for k in self.amounts if k[1] == owner and k[0].startswith(prefix)]:
+            self.amounts[scope, to] = self.amounts.pop((scope, of))
 
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         found = [Claim(s, o, value=v) for (s, o), v in self.values.items()]

@@ -179,6 +179,16 @@ class Model(RuleBasedStateMachine):
                 del table[key]  # type: ignore[attr-defined]
         assert self.wait(self.ledger.release(owner, prefix)) == released
 
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        to=st.sampled_from(OWNERS),
+        prefix=st.sampled_from(["", "ip/", "ip/a", "vni/_"]),
+    )
+    def hand_over(self, owner: str, to: str, prefix: str) -> None:
+        self.wait(self.ledger.hand_over(owner, to, prefix))
+        for scope, of in [k for k in self.taken if k[1] == owner and k[0].startswith(prefix)]:
+            self.taken[scope, to] = self.taken.pop((scope, of))
+
     @invariant()
     def agrees(self) -> None:
         claims = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from agents.drivers.base import DriverError
@@ -23,7 +24,9 @@ class Depot:
 
     def add(self, resource: str, args: ImageAddArgs) -> ImageAddResult:
         there = self._machine.images.get(resource)
-        if there is None:
+        if there is None and args.adopt is not None:
+            there = self._adopt(args.adopt, resource)
+        elif there is None:
             there = self._fetch(resource, args)
             self._machine.images.put(resource, there)
         return ImageAddResult(
@@ -36,6 +39,15 @@ class Depot:
     def remove(self, resource: str, args: ImageRemoveArgs) -> Empty:
         self._machine.images.drop(resource)
         return Empty()
+
+    def _adopt(self, old: str, new: str) -> StoredImage:
+        known = self._machine.images.get(old)
+        if known is None:
+            raise DriverError("not-found", f"there is no image {old} here")
+        self._machine.images.drop(old)
+        adopted = replace(known, file=f"{new}.{known.file.rpartition('.')[2]}")
+        self._machine.images.put(new, adopted)
+        return adopted
 
     def _fetch(self, resource: str, args: ImageAddArgs) -> StoredImage:
         self._machine.check_storage(args.path)

@@ -126,6 +126,8 @@ class Machine:
         if there is not None:
             return VolumeResult(path=there.path, size=there.size)
         self.check_storage(args.path)
+        if args.adopt is not None:
+            return self._adopt_volume(args.adopt, resource, args.path)
         if args.image is not None and args.image.virtual_size > args.size:
             raise DriverError(
                 "invalid",
@@ -148,13 +150,26 @@ class Machine:
         return VolumeResult(path=path, size=args.size)
 
     def volume_delete(self, resource: str, args: VolumeDeleteArgs) -> Empty:
-        user = self.usage.disks.get(resource)
-        if user is not None:
-            raise DriverError(
-                "conflict", f"volume {resource} is in use by VM {user}; stop it or detach the disk"
-            )
+        self._refuse_used(resource)
         self.volumes.drop(resource)
         return Empty()
+
+    def _adopt_volume(self, old: str, new: str, storage: str) -> VolumeResult:
+        self._refuse_used(old)
+        known = self.volumes.get(old)
+        if known is None or known.storage != storage:
+            raise DriverError("not-found", f"there are no data of volume {old} in {storage}")
+        self.volumes.drop(old)
+        adopted = replace(known, path=f"{storage}/volumes/{new}.qcow2")
+        self.volumes.put(new, adopted)
+        return VolumeResult(path=adopted.path, size=adopted.size)
+
+    def _refuse_used(self, volume: str) -> None:
+        user = self.usage.disks.get(volume)
+        if user is not None:
+            raise DriverError(
+                "conflict", f"volume {volume} is in use by VM {user}; stop it or detach the disk"
+            )
 
     def image_prune(self, resource: str, args: CachePruneArgs) -> Empty:
         if resource not in self._bases():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.kinds.allocation.model import Candidate, Storage
+from controller.kinds.availability import takes_new
 from controller.kinds.host import host_scope
 from controller.kinds.primary_storage import serves, storage_scope
 from controller.ledger.base import Pool
@@ -61,6 +62,6 @@ def _storages(
     for storage in storages:
         scope = storage_scope(storage, host)
         if scope in pools and serves(storage, host.spec.cluster_ref.name):
-            enabled = storage.spec.state == "Enabled"
-            seen.append(Storage(storage.name, scope, pools[scope].free("bytes"), enabled))
+            free = pools[scope].free("bytes")
+            seen.append(Storage(storage.name, scope, free, takes_new(storage)))
     return tuple(seen)

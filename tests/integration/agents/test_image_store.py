@@ -266,3 +266,24 @@ async def test_paths_that_cannot_be(store: ImageStore, tmp_path: Path) -> None:
     with pytest.raises(DriverError) as error:
         await store.add("i", args(tmp_path / "none", "http://127.0.0.1:1/"))
     assert error.value.code == "not-found"
+
+
+@pytest.mark.parametrize("killed", ["no", "before the note", "after the note"])
+async def test_an_image_is_given_to_another_whoever_is_killed(
+    store: ImageStore, server: BadServer, directory: Path, killed: str
+) -> None:
+    added = await store.add("old", args(directory, server.url))
+    if killed != "no":
+        (directory / "new.qcow2").hardlink_to(directory / "old.qcow2")
+    if killed == "after the note":
+        note = added.model_copy(update={"file": "new.qcow2"}).model_dump_json(by_alias=True)
+        (directory / ".new.json").write_text(note)
+    wanted = args(directory, "http://nowhere.invalid/", adopt="old")
+    adopted = await store.add("new", wanted)
+    assert adopted == added.model_copy(update={"file": "new.qcow2"})
+    assert await store.images() == ["new"]
+    assert (await store.file("new.qcow2")).read_bytes() == CONTENT
+    assert await store.add("new", wanted) == adopted
+    assert sorted(files_in(directory)) == [".new.json", "new.qcow2"]
+    with pytest.raises(DriverError, match="no image old"):
+        await store.add("third", wanted)

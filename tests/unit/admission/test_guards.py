@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import pytest
 
 from controller.admission import Judge
+from crds import kinds
 from crds.base import BaseSpec, BaseStatus, KindInfo, Resource
 from crds.refs import ObjectRef, Ref
 from tests.support.lookup import Objects, Wire, request, wire
@@ -132,3 +133,47 @@ async def test_a_root_disk_is_not_pulled_from_under_its_vm() -> None:
 )  # fmt: skip
 async def test_a_root_disk_goes_with_what_it_belongs_to(around: list[Wire]) -> None:
     assert list(await OURS(request("DELETE", ROOT, *around))) == []
+
+
+SAFE = {"deletionPolicy": "Protect"}
+
+
+async def test_what_is_protected_is_not_deleted() -> None:
+    rack = wire("Rack", "r1", {"roomRef": {"name": "attic"}, **SAFE})
+    assert await refusals(rack, ROOM) == [
+        "Rack r1 is protected; set its spec.deletionPolicy to Direct first"
+    ]
+    assert await refusals(ROOM, rack) == [
+        "Rack r1, which goes with Room attic, is protected; "
+        "set its spec.deletionPolicy to Direct first"
+    ]
+    assert await refusals(wire("Room", "cellar", {}), rack) == []
+
+
+async def test_protection_holds_although_the_parent_goes() -> None:
+    rack = wire("Rack", "r1", {"roomRef": {"name": "attic"}, **SAFE})
+    assert await refusals(rack, wire("Room", "attic", {}, going=True))
+    assert (
+        await refusals({**rack, "metadata": {**rack["metadata"], "deletionTimestamp": "t"}}) == []
+    )
+
+
+async def test_a_vm_is_not_deleted_from_under_its_protected_disk() -> None:
+    disk = {"name": "root", "volumeRef": {"name": "web-root"}, "root": True, "owned": True}
+    machine = vm(status={"disks": [disk]})
+    safe = wire("Volume", "web-root", {"size": 1, **SAFE}, namespace="shop")
+    found = await OURS(request("DELETE", machine, safe))
+    assert [violation.message for violation in found] == [
+        "Volume shop/web-root, which goes with VirtualMachine shop/web, is protected; "
+        "set its spec.deletionPolicy to Direct first"
+    ]
+    assert not await OURS(request("DELETE", machine, ROOT))
+
+
+@pytest.mark.parametrize("kind", sorted(kinds()))
+async def test_every_kind_can_be_protected(kind: str) -> None:
+    namespace = "shop" if kinds()[kind].INFO.namespaced else ""
+    obj = wire(kind, "one", dict(SAFE), namespace=namespace)
+    (found,) = await OURS(request("DELETE", obj))
+    assert "is protected" in found.message
+    assert kinds()[kind].model_fields["spec"].annotation.model_fields["deletion_policy"]  # type: ignore[union-attr]

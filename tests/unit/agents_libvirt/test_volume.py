@@ -198,3 +198,26 @@ async def test_a_missing_program_is_named(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="apt-get install") as caught:
         await run("no-such-program-here")
     assert caught.value.code == "unsupported"
+
+
+async def test_data_are_given_to_another_volume_once(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    old = await host.volumes.create("old", host.create_args(2 * SIZE))
+    content = Path(old.path).read_bytes()
+    args = VolumeCreateArgs(path=host.path, size=1, adopt="old")
+    new = await host.volumes.create("new", args)
+    assert new.size == 2 * SIZE, "the data say how large it is"
+    assert Path(new.path).read_bytes() == content and host.names() == ["new.qcow2"]
+    assert await host.volumes.create("new", args) == new
+    with pytest.raises(DriverError, match="no data of volume old") as gone:
+        await host.volumes.create("third", args)
+    assert gone.value.code == "not-found" and host.names() == ["new.qcow2"]
+
+
+async def test_data_in_use_are_given_to_nobody(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    await host.volumes.create("old", host.create_args())
+    host.user = "vm-1"
+    with pytest.raises(DriverError, match="attached to VM vm-1"):
+        await host.volumes.create("new", VolumeCreateArgs(path=host.path, size=1, adopt="old"))
+    assert host.names() == ["old.qcow2"]

@@ -27,7 +27,7 @@ async def test_disabled_is_a_state_not_a_problem() -> None:
         for kind, name in (("Zone", "z"), ("Cluster", "c"), ("DiskOffering", "ten")):
             await world.change(kind, name, state="Disabled")
             await world.until(lambda k=kind, n=name: world.get(k, n).status.state == "Disabled")  # type: ignore[misc]
-            assert world.get(kind, name).ready
+            await world.until(lambda k=kind, n=name: world.get(k, n).ready)  # type: ignore[misc]
 
 
 async def test_a_cluster_counts_its_hosts() -> None:

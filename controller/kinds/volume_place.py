@@ -1,0 +1,43 @@
+"""Where a volume is: its host, its primary storage, and the claim on its space."""
+
+from __future__ import annotations
+
+from controller.errors import Waiting
+from controller.reconcile.actuator import Context
+from crds.v1alpha1.host import Host
+from crds.v1alpha1.primary_storage import PrimaryStorage
+from crds.v1alpha1.volume import Volume
+
+BYTES = "bytes"
+STORAGE = "storage/"
+"""What every scope of volumes' space in the ledger begins with."""
+
+
+def claim_owner(namespace: str, name: str) -> str:
+    """Who owns a volume's space in the ledger."""
+    return f"volume/{namespace}/{name}"
+
+
+def owner_of(volume: Volume) -> str:
+    return claim_owner(volume.metadata.namespace or "", volume.name)
+
+
+def bound_host(volume: Volume, ctx: Context) -> Host | None:
+    """The host that it is bound to, if it is in the API."""
+    ref = volume.spec.host_ref
+    found: Host | None = ctx.store.get("Host", ref.name) if ref else None
+    return found
+
+
+def bound_storage(volume: Volume, ctx: Context) -> PrimaryStorage | None:
+    ref = volume.spec.primary_storage_ref
+    found: PrimaryStorage | None = ctx.store.get("PrimaryStorage", ref.name) if ref else None
+    return found
+
+
+def placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
+    """Host and storage of a bound volume. Raises Waiting if one of them went away meanwhile."""
+    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+    if host is None or storage is None:
+        raise Waiting("its host or primary storage does not exist any more")
+    return host, storage
