@@ -74,6 +74,7 @@ class ReadFacts(Step):
     """Raises Terminal if the machine does not fit its cluster."""
 
     name = "read-facts"
+    no_rollback = "it only looks"
 
     async def run(self, scope: Scope[Host]) -> None:
         host, ctx = scope.obj, scope.ctx
@@ -94,6 +95,7 @@ class SetHostCapacity(Step):
     """Over-provisioning: a host offers (CPUs - reserved) · ratio vCPUs; memory likewise."""
 
     name = "set-host-capacity"
+    no_rollback = "each connection sets the pool anew, and it goes with the host"
 
     async def run(self, scope: Scope[Host]) -> None:
         host, ctx = scope.obj, scope.ctx

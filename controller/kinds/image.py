@@ -104,6 +104,7 @@ class AddImage(Step):
 
 class RemoveImage(Step):
     name = "remove-image"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Image]) -> None:
         await _remove(scope)
@@ -113,6 +114,7 @@ class PruneCaches(Step):
     """Hosts' copies go, too; those that volumes are based on go with the last of these."""
 
     name = "prune-caches"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Image]) -> None:
         await prune_caches(scope, scope.obj.uid, places(scope.ctx))

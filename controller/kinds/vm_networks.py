@@ -140,6 +140,7 @@ class DetachNics(Step):
     """Unplug the NICs that are to go and give back what they had."""
 
     name = "detach-nics"
+    no_rollback = "what the spec does not want any more is not plugged in again"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -157,6 +158,7 @@ class ReleaseNetworks(Step):
     """Drop the leases on the host; what nobody else there uses goes too."""
 
     name = "release-networks"
+    no_rollback = "the next start makes them anew"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         await release_networks(scope, scope.obj.status.nics)
@@ -166,6 +168,7 @@ class ReleaseNics(Step):
     """Give back MACs and addresses, also those that a dying controller did not write down."""
 
     name = "release-nics"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx

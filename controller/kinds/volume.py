@@ -147,6 +147,7 @@ class CreateBits(Step):
 
 class DeleteBits(Step):
     name = "delete-bits"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         await _delete_bits(scope)
@@ -154,6 +155,7 @@ class DeleteBits(Step):
 
 class ReleaseStorage(Step):
     name = "release-storage"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
@@ -163,6 +165,7 @@ class PruneBase(Step):
     """The image that was kept on the host for this volume goes, if the Image is gone already."""
 
     name = "prune-base"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
