@@ -22,6 +22,7 @@ from controller.kinds.primary_storage import serves
 from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, POOLS, Holding
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
@@ -162,6 +163,10 @@ class HostActuator(Actuator[Host]):
         await ctx.ledger.drop_pool(host_scope(obj))
         self._forget(obj, ctx)
         return Outcome()
+
+    def holdings(self, obj: Host, store: Store) -> Iterable[Holding]:
+        connected = obj.status.status == "Connected" and not obj.deleting
+        return [Holding(LEDGER, POOLS, host_scope(obj), needed=connected)]
 
     def waits_for(self, obj: Host, reference: Reference) -> bool:
         return not obj.status.status

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
 from controller.errors import FlowFailed, Waiting
 from controller.kinds.primary_storage import places, prune_caches
@@ -13,7 +15,8 @@ from controller.kinds.support import (
     key_of,
     store_endpoint,
 )
-from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding, store_place
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
@@ -133,6 +136,14 @@ class ImageActuator(Actuator[Image]):
         obj.status.state = "Deleting"
         await clean_up("image-delete", obj, ctx)
         return Outcome()
+
+    def holdings(self, obj: Image, store: Store) -> Iterable[Holding]:
+        """Its file in the backup storage, and copies on hosts."""
+        place = store_place(obj.spec.backup_storage_ref.name)
+        going = obj.deleting or obj.status.workflow is not None
+        if obj.status.checksum or going:
+            yield Holding(place, "images", obj.uid, needed=not going)
+            yield Holding("host/", "images", obj.uid, needed=False)
 
     def waits_for(self, obj: Image, reference: Reference) -> bool:
         return not obj.status.state

@@ -21,6 +21,7 @@ from controller.kinds.support import (
     key_of,
     stalls,
 )
+from controller.kinds.vm_holdings import vm_holdings
 from controller.kinds.vm_model import (
     VM_NAME,
     going,
@@ -43,6 +44,7 @@ from controller.kinds.vm_plan import (
     observed_state,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding
 from crds.base import format_quantity, parse_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
@@ -83,6 +85,9 @@ class VirtualMachineActuator(Actuator[VirtualMachine]):
         await clean_up("vm-destroy", obj, ctx)
         obj.status.state = "Destroyed"
         return Outcome()
+
+    def holdings(self, obj: VirtualMachine, store: Store) -> Iterable[Holding]:
+        return vm_holdings(obj, store)
 
     def waits_for(self, obj: VirtualMachine, reference: Reference) -> bool:
         """Only a VM of which nothing exists yet."""

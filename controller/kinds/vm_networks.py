@@ -315,6 +315,14 @@ async def _claim_ip(vm: VirtualMachine, nic: Nic, l3: L3Network, ctx: Context) -
     return str(IPv4Address(claimed))
 
 
+def possible_macs(vm: VirtualMachine, nic: NicStatus) -> set[str]:
+    """What its MAC is or, as long as its status does not say, what it may be."""
+    if nic.mac:
+        return {nic.mac}
+    asked = {each.mac for each in vm.spec.nics if each.name == nic.name and each.mac}
+    return asked or {_mac(vm, nic.name, attempt) for attempt in range(_MAC_TRIES)}
+
+
 def _static(nic: Nic, l3: L3Network) -> int:
     try:
         address = IPv4Address(nic.ip or "")

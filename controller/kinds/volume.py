@@ -11,7 +11,7 @@ name, not its uid: so a VM's flow can claim it together with the host, before th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
@@ -28,6 +28,7 @@ from controller.kinds.support import (
     on_host,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, Holding, host_place
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef, Reference
@@ -241,6 +242,9 @@ class VolumeActuator(Actuator[Volume]):
         await clean_up("volume-delete", obj, ctx)
         return Outcome()
 
+    def holdings(self, obj: Volume, store: Store) -> Iterable[Holding]:
+        return _holdings(obj, store)
+
     def waits_for(self, obj: Volume, reference: Reference) -> bool:
         return obj.status.workflow is None and obj.status.state in ("", "NotInstantiated")
 
@@ -257,6 +261,26 @@ class VolumeActuator(Actuator[Volume]):
         obj.status.state = "Ready"
         _show_vm(obj, ctx)
         return Outcome()
+
+
+def _holdings(volume: Volume, store: Store) -> Iterator[Holding]:
+    """Its space, its bits, and the image on the host that these are based on."""
+    spec, status = volume.spec, volume.status
+    storage = (
+        store.get("PrimaryStorage", spec.primary_storage_ref.name)
+        if (spec.primary_storage_ref)
+        else None
+    )
+    host = store.get("Host", spec.host_ref.name) if spec.host_ref else None
+    ready = status.state == "Ready" and not volume.deleting and status.workflow is None
+    scope = storage_scope(storage, host) if storage and host else "storage/"
+    if spec.host_ref is not None or status.workflow is not None:
+        yield Holding(LEDGER, scope, owner_of(volume), needed=ready)
+    if status.workflow is not None or volume.deleting or status.bytes:
+        place = host_place(spec.host_ref.name) if spec.host_ref else "host/"
+        yield Holding(place, "volumes", volume.uid, needed=ready)
+        if status.image_uid:
+            yield Holding(place, "images", status.image_uid, needed=False)
 
 
 def _show_vm(volume: Volume, ctx: Context) -> None:
