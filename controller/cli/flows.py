@@ -1,4 +1,4 @@
-"""``kumulus flows``: the declared workflows, listed or drawn, and the objects in the middle of one."""
+"""``kumulus flows``: the declared workflows, listed or drawn, and which objects are in one."""
 
 from __future__ import annotations
 

@@ -102,7 +102,11 @@ class AddImage(Step):
         image.status.size = format_quantity(stored.virtual_size)
 
     async def rollback(self, scope: Scope[Image]) -> None:
+        """The checksum goes, too: it says that the image is there."""
         await _remove(scope, "undo")
+        status = scope.obj.status
+        status.checksum = status.size = ""
+        status.virtual_size = status.actual_size = 0
 
 
 class RemoveImage(Step):

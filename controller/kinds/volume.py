@@ -131,7 +131,8 @@ class CreateBits(Step):
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
         host, storage = _placed(volume, ctx)
-        volume.status.state = "Creating"
+        if not _returning(volume):
+            volume.status.state = "Creating"
         volume.status.host_ref = ObjectRef(name=host.name)
         image = _image(volume, ctx)
         volume.status.image_uid = image.uid if image else ""
@@ -143,7 +144,18 @@ class CreateBits(Step):
         volume.status.bytes, volume.status.size = made.size, format_quantity(made.size)
 
     async def rollback(self, scope: Scope[Volume]) -> None:
+        if _returning(scope.obj):
+            scope.obj.status.host_ref = None
+            return
         await _delete_bits(scope, "undo")
+        status = scope.obj.status
+        status.path = status.format = status.size = status.image_uid = ""
+        status.bytes = 0
+
+
+def _returning(volume: Volume) -> bool:
+    """Were its data there before this flow? Then no failure is a reason to delete them."""
+    return volume.status.state == "Unavailable"
 
 
 class DeleteBits(Step):
@@ -255,7 +267,7 @@ class VolumeActuator(Actuator[Volume]):
         try:
             await ctx.flows.run("volume-create", obj, ctx)
         except FlowFailed as failure:
-            obj.status.state = "Error"
+            obj.status.state = "Unavailable" if obj.status.bytes else "Error"
             failure.retry_after = RETRY_FAILED
             raise
         obj.status.state = "Ready"
