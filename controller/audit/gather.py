@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address
 from typing import Any
 
 from agents.wire import Inventory
@@ -20,9 +21,17 @@ def claimed(claims: Iterable[Claim], pools: Iterable[Pool]) -> Iterator[Item]:
     """What the ledger has."""
     for claim in claims:
         amounts = ", ".join(f"{n} {r}" for r, n in sorted((claim.amounts or {}).items()))
-        yield Item(LEDGER, claim.scope, claim.owner, claim.value or amounts)
+        yield Item(LEDGER, claim.scope, claim.owner, _readable(claim) or amounts)
     for pool in pools:
         yield Item(LEDGER, POOLS, pool.scope)
+
+
+def _readable(claim: Claim) -> str:
+    """Addresses are numbers in the ledger."""
+    value = claim.value or ""
+    if claim.scope.startswith("ip/") and value.isdecimal() and int(value) < 2**32:
+        return str(IPv4Address(int(value)))
+    return value
 
 
 def listed(place: str, inventory: Inventory) -> Iterator[Item]:

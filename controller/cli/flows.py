@@ -157,7 +157,7 @@ def wire(flow: Flow) -> dict[str, Any]:
     """A flow as JSON has it."""
     return {
         "name": flow.name, "kind": flow.kind, "description": flow.description,
-        "file": Path(flow.file).name, "cancelOn": list(flow.cancel_on),
+        "file": Path(flow.file).name, "cancelOn": list(flow.cancel_on), "record": flow.record,
         "stages": [
             [[_wire(step) for step in branch] for branch in stage.branches]
             for stage in flow.stages

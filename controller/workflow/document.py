@@ -34,7 +34,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _FIELD = re.compile(r"spec(\.[A-Za-z][A-Za-z0-9]*)+")
-_FLOW_FIELDS = ("name", "kind", "description", "cancelOn", "steps")
+_FLOW_FIELDS = ("name", "kind", "description", "cancelOn", "record", "steps")
 _STEP_FIELDS = ("step", "timeout", "retries", "backoff", "when")
 _SUBFLOW_FIELDS = ("flow", "when")
 _PARALLEL_FIELDS = ("parallel", "when")
@@ -76,6 +76,7 @@ class Document:
     kind: str
     description: str
     cancel_on: tuple[tuple[Place, str], ...]
+    record: bool
     items: tuple[Item, ...]
 
 
@@ -99,6 +100,7 @@ def read(path: Path) -> Document:
         kind=_text(fields["kind"], file),
         description=_text(fields["description"], file) if "description" in fields else "",
         cancel_on=tuple(_field_names(fields["cancelOn"], file)) if "cancelOn" in fields else (),
+        record=_flag(fields["record"], file) if "record" in fields else True,
         items=tuple(_items(fields["steps"], file, "steps")),
     )
 
@@ -209,6 +211,13 @@ def _number(
     if not _NUMBER.fullmatch(text) or not low <= float(text) <= high:
         raise _at(fields[name], file).wrong(f"bad {name} {text!r}; write {low} to {high}")
     return float(text)
+
+
+def _flag(node: yaml.Node, file: str) -> bool:
+    text = _text(node, file)
+    if text not in ("true", "false"):
+        raise _at(node, file).wrong(f"bad record {text!r}; write true or false")
+    return text == "true"
 
 
 def _text(node: yaml.Node, file: str) -> str:

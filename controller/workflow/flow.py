@@ -80,7 +80,10 @@ class Flow:
     """A validated flow: at least one step, step names unique.
 
     cancel_on: fields of the object (``spec.placement``); if one of them changes in the middle of
-    a run, that is rolled back and the object looked at afresh. file: where it is declared.
+    a run, that is rolled back and the object looked at afresh. record: a run is written down
+    before its first effect; otherwise all of its steps are rolled back should it fail, run or not,
+    which suffices where no other flow but the object's deletion can come in between. file: where
+    it is declared.
     """
 
     name: str
@@ -88,6 +91,7 @@ class Flow:
     steps: tuple[PlannedStep, ...]
     description: str = ""
     cancel_on: tuple[str, ...] = ()
+    record: bool = True
     file: str = ""
 
     @cached_property

@@ -66,6 +66,7 @@ class _Planner:
             tuple(self._planned(each, guards) for each in placed),
             document.description,
             tuple(field for _, field in document.cancel_on),
+            document.record,
             document.at.file,
         )
 

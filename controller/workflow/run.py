@@ -168,7 +168,7 @@ class Run:
     async def _step(self, planned: PlannedStep, cursor: Cursor) -> None:
         """Returns when the step is done; raises what pauses the flow, or _StepFailed."""
         self._hold_back(planned)
-        if planned.step.reversible and not self.recorded:
+        if planned.step.reversible and self.flow.record and not self.recorded:
             why = "its start is written down first"
             raise Waiting(why, reason="Recording", retry_after=AT_ONCE)
         self._tell(planned, "before")

@@ -7,6 +7,8 @@ rollbacks) again: that is why they are idempotent. Three things make that safe:
 - A flow pauses before its first step that has something to roll back, so that its start is written
   before anything is done. Whoever comes after a kill then knows of the run, also if its object
   wants another flow by now. This costs one write a flow, none where nothing can be rolled back.
+  A flow that no other one but its object's deletion can follow need not (``record: false``):
+  should it fail, all of its steps are rolled back, whoever ran them.
 - A flow that fails pauses before it is rolled back, so that the turn is written first. Otherwise a
   controller killed in mid-rollback would go forward again over steps that are undone already.
 - Whoever goes on with a run that it did not leave itself cannot know how far the one before got
@@ -126,7 +128,9 @@ class FlowEngine:
             step=flow.steps[0].name,
             inputs=digests(flow, obj),
         )
-        self._remember(obj, Memory(obj.status.workflow.run_id, 0))
+        # Without a record nobody knows what a run that was killed before did: all may be there.
+        position = 0 if flow.record else len(flow.steps) - 1
+        self._remember(obj, Memory(obj.status.workflow.run_id, position))
 
     def _resume(self, obj: Resource, ctx: Context, *, recorded: bool) -> Run:
         workflow: WorkflowStatus = obj.status.workflow

@@ -21,7 +21,7 @@ SLOW = (
     "uvloop",
     "agents",
 )
-VISIBLE = ("up", "down", "run", "agent", "status", "tree", "logs", "pki")
+VISIBLE = ("up", "down", "run", "agent", "status", "tree", "flows", "audit", "logs", "pki")
 
 
 def test_help_names_every_command_and_hides_the_internal_ones() -> None:

@@ -320,6 +320,18 @@ async def test_a_flow_without_rollbacks_costs_no_write_of_its_own() -> None:
     assert obj.status.workflow is None
 
 
+async def test_a_run_without_a_record_that_fails_is_rolled_back_whole() -> None:
+    """Its predecessor may have been killed anywhere, and nobody wrote that down."""
+    said: list[str] = []
+    steps = [PlannedStep(Act("a", said, Terminal("broken"))), PlannedStep(Act("b", said))]
+    flows, obj, ctx = flow_of(*steps, record=False), zone(), context(Clock())
+    with pytest.raises(Waiting, match="broken"):
+        await flows.run("flow", obj, ctx)
+    with pytest.raises(FlowFailed):
+        await flows.run("flow", obj, ctx)
+    assert said == ["begin a", "undo b", "undo a"]
+
+
 # -- a changed spec
 
 
@@ -403,6 +415,7 @@ def test_everything_that_a_flow_may_say(tmp_path: Path) -> None:
         HEAD
         + """\
 cancelOn: [spec.description]
+record: false
 steps:
   - {step: a, backoff: 2s, retries: 3}
   - {step: b, backoff: {first: 500ms, longest: 10s, factor: 3, jitter: 0.5}, when: "true"}
@@ -419,6 +432,7 @@ steps:
         [["a"]], [["b"]], [["c"], ["d", "e"]], [["f"]],
     ]  # fmt: skip
     assert flow.cancel_on == ("spec.description",)
+    assert not flow.record
     a, b, c, d, e, f = flow.steps
     assert (a.backoff, a.retries) == (Backoff(2), 3)
     assert b.backoff == Backoff(0.5, 10, 3, 0.5)
@@ -442,6 +456,7 @@ steps:
         ("steps: [{step: a, backoff: [2s]}]", "f.yaml:3: backoff is a time, or"),
         ("cancelOn: [spec.nope]\nsteps: [a]", "f.yaml:3: cancelOn: Zone has no field spec.nope"),
         ("cancelOn: [status.state]\nsteps: [a]", "f.yaml:3: bad field 'status.state'"),
+        ("record: no\nsteps: [a]", "f.yaml:3: bad record 'no'; write true or false"),
         ("cancelOn: []\nsteps: [a]", "f.yaml:3: cancelOn is a list of fields"),
         ("steps: [{parallel: [a], retries: 1}]", "f.yaml:3: unknown field 'retries'"),
     ],
