@@ -23,5 +23,6 @@ The way of a manifest, in order:
 
 ``core`` joins these parts, ``app`` makes a process of them, ``registry`` finds the kinds,
 ``client`` and ``objects`` reach the API server, ``events`` tells people, ``settings`` and
-``metrics`` are what their names say. ``audit`` finds what nobody owns. ``cli`` and ``up`` start it all on one machine.
+``metrics`` are what their names say. ``audit`` finds what nobody owns. ``cli`` and ``up`` start it
+all on one machine.
 """

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from common.pki import CertPair
 from controller.agentlink.link import AgentsClient
 from controller.audit.compare import Finding, Report
 from controller.audit.read import Sources, audit
-from controller.cli.output import CommandFailed, err, out, say
+from controller.cli.output import CommandFailed, columns, err, out, say
 from controller.ledger.sql import SqlLedger
 from controller.registry import discover
 from controller.up.kube import Kube, find_kubeconfig, listing
@@ -115,15 +113,12 @@ def _print(report: Report) -> None:
     if report.clean:
         say("Nothing is orphaned" + (" where it could be seen." if report.unasked else "."))
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("WHAT", "PLACE", "AREA", "ITEM", "DETAIL", "WHY"):
-        table.add_column(column, overflow="fold")
-    for what, findings in (("orphan", report.orphans), ("missing", report.missing)):
-        for row in _cells(findings):
-            table.add_row(what, *row)
-    out.print(table)
+    columns(
+        ("WHAT", "PLACE", "AREA", "ITEM", "DETAIL", "WHY"),
+        [*_cells("orphan", report.orphans), *_cells("missing", report.missing)],
+    )
     say(f"{len(report.orphans)} orphaned, {len(report.missing)} missing")
 
 
-def _cells(findings: Iterable[Finding]) -> Iterable[tuple[str, ...]]:
-    return (tuple(_row(finding).values()) for finding in findings)
+def _cells(what: str, findings: Iterable[Finding]) -> Iterable[tuple[str, ...]]:
+    return ((what, *_row(finding).values()) for finding in findings)

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from controller.app import FLOWS
-from controller.cli.output import CommandFailed, out, say
+from controller.cli.output import CommandFailed, columns, out, say
 from controller.registry import discover
 from controller.up.kube import Kube, find_kubeconfig, listing
 from controller.workflow.flow import DEFAULT_RETRIES, Flow, FlowError, PlannedStep, Stage, collect
@@ -29,7 +28,7 @@ def show_flows(name: str | None, *, as_json: bool) -> None:
         found = [wire(flow) for flow in chosen]
         out.print_json(json.dumps(found if name is None else found[0]))
     elif name is None:
-        out.print(_table(chosen, _parts(flows.values())))
+        _list(chosen, _parts(flows.values()))
     else:
         out.print(draw(flows[name]))
 
@@ -46,12 +45,7 @@ def show_running(kubeconfig: Path | None, data_dir: Path, namespace: str | None)
     if not rows:
         say("No flow is running.")
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("OBJECT", "FLOW", "PHASE", "WHERE", "RETRIES", "WHY"):
-        table.add_column(column)
-    for row in sorted(rows):
-        table.add_row(*row)
-    out.print(table)
+    columns(("OBJECT", "FLOW", "PHASE", "WHERE", "RETRIES", "WHY"), sorted(rows))
 
 
 def _running(wire: dict[str, Any]) -> tuple[str, ...]:
@@ -77,14 +71,15 @@ def _parts(flows: Iterable[Flow]) -> set[str]:
     return {name for flow in flows for step in flow.steps for name in step.path}
 
 
-def _table(flows: Iterable[Flow], parts: set[str]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("FLOW", "KIND", "STEPS", "PART OF OTHERS", "DESCRIPTION"):
-        table.add_column(column)
-    for flow in sorted(flows, key=lambda f: (f.kind, f.name)):
-        part = "yes" if flow.name in parts else ""
-        table.add_row(flow.name, flow.kind, str(len(flow.steps)), part, flow.description)
-    return table
+def _list(flows: Iterable[Flow], parts: set[str]) -> None:
+    rows = [
+        (
+            flow.name, flow.kind, str(len(flow.steps)), "yes" if flow.name in parts else "-",
+            flow.description,
+        )
+        for flow in sorted(flows, key=lambda f: (f.kind, f.name))
+    ]  # fmt: skip
+    columns(("FLOW", "KIND", "STEPS", "PART", "DESCRIPTION"), rows)
 
 
 def draw(flow: Flow) -> Tree:

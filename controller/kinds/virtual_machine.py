@@ -198,8 +198,8 @@ def _failed(flow: str, vm: VirtualMachine, failure: FlowFailed, ctx: Context) ->
         host = vm.status.excluded_hosts[-1]
         ctx.events.warning(vm, "TryingAnotherHost", f"{host}: {failure.message}")
         return
-    if flow != "vm-stop" or vm.status.host_ref is not None:  # else it is stopped nevertheless
-        vm.status.state = AFTER_FAILURE.get(flow, vm.status.state)
+    let_go = flow == "vm-stop" and vm.status.host_ref is None
+    vm.status.state = "Stopped" if let_go else AFTER_FAILURE.get(flow, vm.status.state)
     failure.retry_after = RETRY_FAILED
     raise failure
 
