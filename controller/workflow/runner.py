@@ -57,7 +57,7 @@ class FlowEngine:
         self._new_id = new_id
         self._pass_limit = pass_limit
         self._chance = chance
-        self._memories: OrderedDict[str, Memory] = OrderedDict()
+        self._left: OrderedDict[str, Memory] = OrderedDict()
         """By the uid of the object."""
 
     @classmethod
@@ -116,7 +116,7 @@ class FlowEngine:
             seconds = run.ctx.clock.now() - run.workflow.started_at.timestamp()
             FLOW_SECONDS.labels(run.flow.name, outcome).observe(max(0.0, seconds))
         run.obj.status.workflow = None
-        self._memories.pop(run.obj.uid, None)
+        self._left.pop(run.obj.uid, None)
 
     def _start(self, name: str, obj: Resource, ctx: Context) -> None:
         flow = self.flows[name]
@@ -143,7 +143,7 @@ class FlowEngine:
                 "does not have it; run the version (or the plugin) that began it",
                 reason="UnknownFlow",
             )
-        memory = self._memories.get(obj.uid)
+        memory = self._left.get(obj.uid)
         if memory is None or memory.run_id != workflow.run_id:
             memory = Memory(workflow.run_id, len(flow.steps) - 1)
             ctx.events.normal(obj, "FlowResumed", f"{flow.name}: {workflow.progress}")
@@ -157,10 +157,10 @@ class FlowEngine:
         return run
 
     def _remember(self, obj: Resource, memory: Memory) -> None:
-        self._memories[obj.uid] = memory
-        self._memories.move_to_end(obj.uid)
-        while len(self._memories) > _REMEMBERED:
-            self._memories.popitem(last=False)
+        self._left[obj.uid] = memory
+        self._left.move_to_end(obj.uid)
+        while len(self._left) > _REMEMBERED:
+            self._left.popitem(last=False)
 
 
 def _cancelled(run: Run, why: str) -> WorkflowFailure:
