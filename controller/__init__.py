@@ -16,12 +16,13 @@ The way of a manifest, in order:
     sees to its children first (``controller.cascade``), then the kind's actuator
     (``controller.kinds``) does the next thing. ``findings`` and ``conditions`` say how it went.
 7.  ``controller.workflow``  runs what takes several steps, as ``flows/*.yaml`` declare it, and
-    rolls it back when it fails.
+    rolls it back when it fails or is not wanted any more.
 8.  ``controller.ledger``    gives out what must be unique or counted: addresses, capacity.
 9.  ``controller.agentlink`` calls the agents and takes their callbacks, which only wake a key.
 10. ``controller.status``    writes the status: one minimal patch, none when nothing changed.
 
 ``core`` joins these parts, ``app`` makes a process of them, ``registry`` finds the kinds,
 ``client`` and ``objects`` reach the API server, ``events`` tells people, ``settings`` and
-``metrics`` are what their names say. ``cli`` and ``up`` start it all on one machine.
+``metrics`` are what their names say. ``audit`` finds what nobody owns. ``cli`` and ``up`` start it
+all on one machine.
 """

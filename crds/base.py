@@ -304,6 +304,15 @@ class WorkflowFailure(Model):
     message: str = Field(description="Why, and what helps.")
 
 
+class WorkflowBranch(Model):
+    """Where one branch of a parallel group is."""
+
+    step: str = Field(description="The step that is at work.")
+    done: bool = Field(default=False, description="All of its steps are done.")
+    retries: int = Field(default=0, description="How often the step was tried again.")
+    step_started_at: Timestamp | None = Field(default=None, description="When the step began.")
+
+
 class WorkflowStatus(Model):
     """Where a running flow is. Absent when no flow runs."""
 
@@ -324,6 +333,17 @@ class WorkflowStatus(Model):
     started_at: Timestamp | None = Field(default=None, description="When the run began.")
     step_started_at: Timestamp | None = Field(
         default=None, description="When the step began; its timeout counts from here."
+    )
+    branches: list[WorkflowBranch] = Field(
+        default=[], description="In a parallel group, which begins with the step: where each is."
+    )
+    skipped: list[str] = Field(
+        default=[], description="Steps that this run leaves out: their condition did not hold."
+    )
+    inputs: list[str] = Field(
+        default=[],
+        description="Digests of the fields that the run depends on; if one changes, the run is "
+        "cancelled.",
     )
     failure: WorkflowFailure | None = None
 

@@ -51,8 +51,15 @@ ControllerPort = Annotated[
 Hosts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="How many simulated hosts the quickstart has.")
 ]
+Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 DATA_DIR = Path(".kumulus")
+
+
+def _is_json(output: str) -> bool:
+    if output not in ("table", "json"):
+        raise typer.BadParameter(f"{output!r}; write table or json", param_hint="--output")
+    return output == "json"
 
 
 def _version(wanted: bool) -> None:
@@ -284,6 +291,56 @@ def tree(
     from controller.cli.tree import show_tree
 
     show_tree(kubeconfig, data_dir.absolute(), namespace)
+
+
+@app.command()
+def flows(
+    name: Annotated[str | None, typer.Argument(help="Draw this flow.")] = None,
+    *,
+    running: Annotated[
+        bool, typer.Option("--running", help="The objects that are in the middle of a flow.")
+    ] = False,
+    output: Output = "table",
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+) -> None:
+    """The declared workflows: a list, or one drawn with its steps."""
+    from controller.cli.flows import show_flows, show_running
+
+    if running:
+        show_running(kubeconfig, data_dir.absolute(), namespace)
+    else:
+        show_flows(name, as_json=_is_json(output))
+
+
+@app.command()
+def audit(
+    *,
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+    database: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of the ledger. Default: SQLite in DATA_DIR.")
+    ] = None,
+    pki_dir: Annotated[
+        Path | None, typer.Option(help="The controller's certificates. Default: DATA_DIR/pki.")
+    ] = None,
+    agent_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Where agents listen that name no port.")
+    ] = 7070,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds between the two looks at what seems orphaned.")
+    ] = 3.0,
+    output: Output = "table",
+) -> None:
+    """Find what nobody owns: ledger, objects and what agents really have, compared.
+
+    Changes nothing. Exit code 1: something is orphaned or missing; 2: an agent did not answer.
+    """
+    from controller.cli.audit import Request, run_audit
+
+    request = Request(data_dir.absolute(), kubeconfig, database, pki_dir, agent_port, wait)
+    raise typer.Exit(run_audit(request, as_json=_is_json(output)))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,16 @@ class CommandFailed(KumulusError):
 def say(text: str = "") -> None:
     """A plain line, exactly as given."""
     out.print(Text(text))
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of lines as long as they need to be: names stay whole, so that they can be copied
+    and searched for, as kubectl prints them."""
+    table = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[place]) for row in table) for place in range(len(header))]
+    for row in table:
+        cells = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())
 
 
 def shown(path: Path) -> str:

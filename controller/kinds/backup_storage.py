@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agents.wire import StorageArgs, StorageResult
 from controller.errors import AgentFailed
 from controller.kinds.heartbeat import Heartbeat
 from controller.kinds.support import key_of, store_endpoint, wake_unscheduled
-from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding
 from crds.base import format_quantity
 from crds.refs import Reference
 from crds.v1alpha1.backup_storage import BackupStorage
@@ -38,6 +41,10 @@ class BackupStorageActuator(Actuator[BackupStorage]):
         self._pulse.forget(obj.uid)
         self._boots.pop(obj.uid, None)
         return Outcome()
+
+    def holdings(self, obj: BackupStorage, store: Store) -> Iterable[Holding]:
+        """Nothing of its own."""
+        return ()
 
     def waits_for(self, obj: BackupStorage, reference: Reference) -> bool:
         return False

@@ -23,6 +23,7 @@ from controller.kinds.primary_storage import serves
 from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, POOLS, Holding
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
@@ -75,6 +76,7 @@ class ReadFacts(Step):
     """Raises Terminal if the machine does not fit its cluster."""
 
     name = "read-facts"
+    no_rollback = "it only looks"
 
     async def run(self, scope: Scope[Host]) -> None:
         host, ctx = scope.obj, scope.ctx
@@ -95,6 +97,7 @@ class SetHostCapacity(Step):
     """Over-provisioning: a host offers (CPUs - reserved) · ratio vCPUs; memory likewise."""
 
     name = "set-host-capacity"
+    no_rollback = "each connection sets the pool anew, and it goes with the host"
 
     async def run(self, scope: Scope[Host]) -> None:
         host, ctx = scope.obj, scope.ctx
@@ -161,6 +164,10 @@ class HostActuator(Actuator[Host]):
         await ctx.ledger.drop_pool(host_scope(obj))
         self._forget(obj, ctx)
         return Outcome()
+
+    def holdings(self, obj: Host, store: Store) -> Iterable[Holding]:
+        connected = obj.status.status == "Connected" and not obj.deleting
+        return [Holding(LEDGER, POOLS, host_scope(obj), needed=connected)]
 
     def waits_for(self, obj: Host, reference: Reference) -> bool:
         return not obj.status.status

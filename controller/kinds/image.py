@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
 from controller.errors import FlowFailed, Terminal, Waiting
 from controller.kinds.availability import enabled
@@ -15,7 +17,8 @@ from controller.kinds.support import (
     store_endpoint,
 )
 from controller.kinds.trash import adopt, is_delayed, keep, recovers
-from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding, store_place
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
@@ -111,13 +114,16 @@ class AddImage(Step):
         _show(image, await _add(scope, storage))
 
     async def rollback(self, scope: Scope[Image]) -> None:
+        """The checksum goes, too: it says that the image is there."""
         await _remove(scope, "undo")
+        status = scope.obj.status
+        status.checksum = status.size = ""
+        status.virtual_size = status.actual_size = 0
 
 
 class AdoptImage(Step):
-    """Nothing is undone: the bits are the TrashItem's or the image's, and both find them again."""
-
     name = "adopt-image"
+    no_rollback = "the bits are the TrashItem's or the image's, and both find them again"
 
     async def run(self, scope: Scope[Image]) -> None:
         image, storage = scope.obj, _storage(scope)
@@ -132,6 +138,7 @@ class AdoptImage(Step):
 
 class RemoveImage(Step):
     name = "remove-image"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Image]) -> None:
         await _remove(scope)
@@ -141,6 +148,7 @@ class PruneCaches(Step):
     """Hosts' copies go, too; those that volumes are based on go with the last of these."""
 
     name = "prune-caches"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Image]) -> None:
         await prune_caches(scope, scope.obj.uid, places(scope.ctx))
@@ -169,6 +177,14 @@ class ImageActuator(Actuator[Image]):
         obj.status.state = "Deleting"
         await clean_up("image-trash" if await _kept(obj, ctx) else "image-delete", obj, ctx)
         return Outcome()
+
+    def holdings(self, obj: Image, store: Store) -> Iterable[Holding]:
+        """Its file in the backup storage, and copies on hosts."""
+        place = store_place(obj.spec.backup_storage_ref.name)
+        going = obj.deleting or obj.status.workflow is not None
+        if obj.status.checksum or going:
+            yield Holding(place, "images", obj.uid, needed=not going)
+            yield Holding("host/", "images", obj.uid, needed=False)
 
     def waits_for(self, obj: Image, reference: Reference) -> bool:
         return not obj.status.state

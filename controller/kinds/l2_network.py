@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controller.kinds.support import wake_unscheduled
-from controller.reconcile.actuator import Actuator, Context, Outcome
+from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding
 from crds.refs import Reference
 from crds.v1alpha1.l2_network import L2Network
 
@@ -26,6 +29,10 @@ class L2NetworkActuator(Actuator[L2Network]):
         """Nothing is left on hosts: bridges went with the last NIC on them."""
         obj.status.state = "Deleting"
         return Outcome()
+
+    def holdings(self, obj: L2Network, store: Store) -> Iterable[Holding]:
+        """Nothing of its own."""
+        return ()
 
     def waits_for(self, obj: L2Network, reference: Reference) -> bool:
         return not obj.status.state

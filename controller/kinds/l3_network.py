@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from controller.keys import Key
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, Holding
 from crds.refs import Reference
 from crds.v1alpha1.l3_network import L3Network
 from crds.v1alpha1.virtual_machine import VirtualMachine
@@ -66,6 +67,11 @@ class L3NetworkActuator(Actuator[L3Network]):
         await ctx.ledger.release(_dhcp_owner(obj), ip_scope(obj))
         self._counted.pop(obj.uid, None)
         return Outcome()
+
+    def holdings(self, obj: L3Network, store: Store) -> Iterable[Holding]:
+        """The address that DHCP answers from."""
+        needed = bool(obj.status.dhcp_server) and not obj.deleting
+        return [Holding(LEDGER, ip_scope(obj), _dhcp_owner(obj), needed=needed)]
 
     def waits_for(self, obj: L3Network, reference: Reference) -> bool:
         return not obj.status.state

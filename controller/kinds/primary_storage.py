@@ -21,6 +21,7 @@ from controller.kinds.support import (
     wake_unscheduled,
 )
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, POOLS, Holding
 from controller.workflow.step import Scope
 from crds.base import format_quantity
 from crds.refs import Reference
@@ -120,6 +121,11 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
             await ctx.ledger.drop_pool(pool.scope)
         self._ensured.pop(obj.uid, None)
         return Outcome()
+
+    def holdings(self, obj: PrimaryStorage, store: Store) -> Iterable[Holding]:
+        """A pool on each host; where it left, as long as volumes are there."""
+        hosts = store.list("Host")
+        return [Holding(LEDGER, POOLS, storage_scope(obj, h), needed=False) for h in hosts]
 
     def waits_for(self, obj: PrimaryStorage, reference: Reference) -> bool:
         return not obj.status.state

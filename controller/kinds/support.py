@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from agents.wire import VmResult, Wire
+from agents.wire import Role, VmResult, Wire
 from controller.agentlink.client import Endpoint
 from controller.errors import (
     AgentFailed,
@@ -67,14 +67,18 @@ def exact_quantity(size: int) -> str:
     return str(size)
 
 
+def agent_endpoint(owner: Host | BackupStorage, default_port: int) -> Endpoint:
+    role: Role = "host" if isinstance(owner, Host) else "store"
+    port = owner.spec.agent_port or default_port
+    return Endpoint(owner.name, role, owner.spec.management_ip, port)
+
+
 def host_endpoint(host: Host, ctx: Context) -> Endpoint:
-    port = host.spec.agent_port or ctx.tuning.agent_port
-    return Endpoint(host.name, "host", host.spec.management_ip, port)
+    return agent_endpoint(host, ctx.tuning.agent_port)
 
 
 def store_endpoint(storage: BackupStorage, ctx: Context) -> Endpoint:
-    port = storage.spec.agent_port or ctx.tuning.agent_port
-    return Endpoint(storage.name, "store", storage.spec.management_ip, port)
+    return agent_endpoint(storage, ctx.tuning.agent_port)
 
 
 def abandoned(agent: Host | BackupStorage | None) -> bool:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from agents.wire import Empty, ImageRemoveArgs, VolumeDeleteArgs
@@ -29,6 +29,7 @@ from controller.kinds.trash import (
 from controller.kinds.vm_model import is_created, volume_name
 from controller.kinds.volume_place import STORAGE
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, Holding, host_place, store_place
 from controller.workflow.step import Scope, Step
 from crds.base import Resource
 from crds.refs import Reference
@@ -43,6 +44,7 @@ LOOK = 3600.0
 
 class ExpungeDisks(Step):
     name = "expunge-disks"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[TrashItem]) -> None:
         await together(_expunge(scope, disk) for disk in scope.obj.spec.disks)
@@ -50,6 +52,7 @@ class ExpungeDisks(Step):
 
 class ExpungeImage(Step):
     name = "expunge-image"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[TrashItem]) -> None:
         item, ctx = scope.obj, scope.ctx
@@ -132,8 +135,25 @@ class TrashItemActuator(Actuator[TrashItem]):
         await clean_up("trash-expunge", obj, ctx)
         return Outcome()
 
+    def holdings(self, obj: TrashItem, store: Store) -> Iterable[Holding]:
+        return _holdings(obj)
+
     def waits_for(self, obj: TrashItem, reference: Reference) -> bool:
         return False
+
+
+def _holdings(item: TrashItem) -> Iterator[Holding]:
+    """The data that it keeps, and their space; all may be another's once somebody recovers it."""
+    kept = not item.deleting and ADOPTED_BY not in item.metadata.annotations
+    for disk in item.spec.disks:
+        place = host_place(disk.host_ref.name)
+        yield Holding(LEDGER, STORAGE, trash_owner(disk.uid), needed=False)
+        yield Holding(place, "volumes", disk.uid, needed=kept)
+        if disk.image_uid:
+            yield Holding(place, "images", disk.image_uid, needed=False)
+    if item.spec.backup_storage_ref is not None:
+        place = store_place(item.spec.backup_storage_ref.name)
+        yield Holding(place, "images", item.spec.subject.uid, needed=kept)
 
 
 async def _recovering(item: TrashItem, ctx: Context) -> Outcome:

@@ -23,6 +23,7 @@ from controller.kinds.support import (
     stalls,
 )
 from controller.kinds.trash import recovers
+from controller.kinds.vm_holdings import vm_holdings
 from controller.kinds.vm_model import (
     VM_NAME,
     going,
@@ -46,6 +47,7 @@ from controller.kinds.vm_plan import (
 )
 from controller.kinds.vm_trash import destroying, restore, to_be_recovered
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import Holding
 from crds.base import format_quantity, parse_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
@@ -95,6 +97,9 @@ class VirtualMachineActuator(Actuator[VirtualMachine]):
         await clean_up(destroying(obj, ctx), obj, ctx)
         obj.status.state = "Destroyed"
         return Outcome()
+
+    def holdings(self, obj: VirtualMachine, store: Store) -> Iterable[Holding]:
+        return vm_holdings(obj, store)
 
     def waits_for(self, obj: VirtualMachine, reference: Reference) -> bool:
         """Only a VM of which nothing exists yet."""
@@ -205,7 +210,8 @@ def _failed(flow: str, vm: VirtualMachine, failure: FlowFailed, ctx: Context) ->
         host = vm.status.excluded_hosts[-1]
         ctx.events.warning(vm, "TryingAnotherHost", f"{host}: {failure.message}")
         return
-    vm.status.state = AFTER_FAILURE.get(flow, vm.status.state)
+    let_go = flow == "vm-stop" and vm.status.host_ref is None
+    vm.status.state = "Stopped" if let_go else AFTER_FAILURE.get(flow, vm.status.state)
     failure.retry_after = RETRY_FAILED
     raise failure
 

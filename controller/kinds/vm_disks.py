@@ -79,6 +79,7 @@ class AwaitVolumes(Step):
     """Pause until the disks are there. Raises Terminal if one cannot be made on this host."""
 
     name = "await-volumes"
+    no_rollback = "it only waits"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -121,6 +122,7 @@ class DetachDisks(Step):
     """Unplug the disks that are to go, and let their volumes go."""
 
     name = "detach-disks"
+    no_rollback = "what the spec does not want any more is not plugged in again"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -137,6 +139,7 @@ class DeleteVolumes(Step):
     """Let go of all volumes, and delete those that go with the VM. Waits until they are gone."""
 
     name = "delete-volumes"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx

@@ -142,6 +142,7 @@ class DetachNics(Step):
     """Unplug the NICs that are to go and give back what they had."""
 
     name = "detach-nics"
+    no_rollback = "what the spec does not want any more is not plugged in again"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -159,6 +160,7 @@ class ReleaseNetworks(Step):
     """Drop the leases on the host; what nobody else there uses goes too."""
 
     name = "release-networks"
+    no_rollback = "the next start makes them anew"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         await release_networks(scope, scope.obj.status.nics)
@@ -168,6 +170,7 @@ class ReleaseNics(Step):
     """Give back MACs and addresses, also those that a dying controller did not write down."""
 
     name = "release-nics"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -312,6 +315,14 @@ async def _claim_ip(vm: VirtualMachine, nic: Nic, l3: L3Network, ctx: Context) -
         what = f"address {nic.ip} for" if nic.ip else "no address left for"
         raise Exhausted(f"{what} NIC {nic.name} in {l3.name}: {error.message}") from error
     return str(IPv4Address(claimed))
+
+
+def possible_macs(vm: VirtualMachine, nic: NicStatus) -> set[str]:
+    """What its MAC is or, as long as its status does not say, what it may be."""
+    if nic.mac:
+        return {nic.mac}
+    asked = {each.mac for each in vm.spec.nics if each.name == nic.name and each.mac}
+    return asked or {_mac(vm, nic.name, attempt) for attempt in range(_MAC_TRIES)}
 
 
 def _static(nic: Nic, l3: L3Network) -> int:

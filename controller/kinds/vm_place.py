@@ -39,6 +39,7 @@ class SelectImage(Step):
     """Is there an image to make the root disk from, and may it (and the offering) be used?"""
 
     name = "select-image"
+    no_rollback = "it only looks"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx

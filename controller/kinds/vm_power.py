@@ -48,6 +48,7 @@ class PostStart(Step):
     """The VM runs: what was true of starting it is over."""
 
     name = "post-start"
+    no_rollback = "it only takes note"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, status = scope.obj, scope.obj.status
@@ -63,6 +64,7 @@ class Stop(Step):
     """Ask the guest to shut down; one that cannot hear (crashed, paused) is pulled at once."""
 
     name = "stop"
+    no_rollback = "a guest that is to run is started by the next look"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -78,6 +80,7 @@ class Stop(Step):
 
 class Destroy(Step):
     name = "destroy"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         await _destroy(scope)
@@ -87,6 +90,7 @@ class ReleaseHost(Step):
     """Give the host's capacity back; the VM is nowhere now."""
 
     name = "release-host"
+    no_rollback = "the next start claims a host anew"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx, status = scope.obj, scope.ctx, scope.obj.status
@@ -101,6 +105,7 @@ class ReleaseHost(Step):
 
 class Reboot(Step):
     name = "reboot"
+    no_rollback = "a reboot cannot be taken back"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -114,6 +119,7 @@ class Reboot(Step):
 
 class Pause(Step):
     name = "pause"
+    no_rollback = "the next look resumes a guest that is to run"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
@@ -125,6 +131,7 @@ class Pause(Step):
 
 class Resume(Step):
     name = "resume"
+    no_rollback = "the next look pauses a guest that is to be paused"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx

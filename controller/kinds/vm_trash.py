@@ -67,6 +67,7 @@ class KeepInTrash(Step):
     """
 
     name = "keep-in-trash"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx

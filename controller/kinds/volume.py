@@ -11,7 +11,7 @@ name, not its uid: so a VM's flow can claim it together with the host, before th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
@@ -32,6 +32,7 @@ from controller.kinds.trash import recovers
 from controller.kinds.volume_place import BYTES, bound_host, bound_storage, owner_of, placed
 from controller.kinds.volume_trash import bind_to_trash, is_recovering, kept
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.holdings import LEDGER, Holding, host_place
 from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
@@ -116,7 +117,8 @@ class CreateBits(Step):
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
         host, storage = placed(volume, ctx)
-        volume.status.state = "Creating"
+        if not _returning(volume):
+            volume.status.state = "Creating"
         volume.status.host_ref = ObjectRef(name=host.name)
         image = _image(volume, ctx)
         volume.status.image_uid = image.uid if image else ""
@@ -128,11 +130,23 @@ class CreateBits(Step):
         volume.status.bytes, volume.status.size = made.size, format_quantity(made.size)
 
     async def rollback(self, scope: Scope[Volume]) -> None:
+        if _returning(scope.obj):
+            scope.obj.status.host_ref = None
+            return
         await _delete_bits(scope, "undo")
+        status = scope.obj.status
+        status.path = status.format = status.size = status.image_uid = ""
+        status.bytes = 0
+
+
+def _returning(volume: Volume) -> bool:
+    """Were its data there before this flow? Then no failure is a reason to delete them."""
+    return volume.status.state == "Unavailable"
 
 
 class DeleteBits(Step):
     name = "delete-bits"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         await _delete_bits(scope)
@@ -140,6 +154,7 @@ class DeleteBits(Step):
 
 class ReleaseStorage(Step):
     name = "release-storage"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
@@ -149,6 +164,7 @@ class PruneBase(Step):
     """The image that was kept on the host for this volume goes, if the Image is gone already."""
 
     name = "prune-base"
+    no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
@@ -230,6 +246,9 @@ class VolumeActuator(Actuator[Volume]):
             await clean_up("volume-delete", obj, ctx)
         return Outcome()
 
+    def holdings(self, obj: Volume, store: Store) -> Iterable[Holding]:
+        return _holdings(obj, store)
+
     def waits_for(self, obj: Volume, reference: Reference) -> bool:
         made = obj.status.workflow is not None or obj.status.state not in ("", "NotInstantiated")
         return not made and not recovers(obj)
@@ -241,12 +260,32 @@ class VolumeActuator(Actuator[Volume]):
         try:
             await ctx.flows.run(flow, obj, ctx)
         except FlowFailed as failure:
-            obj.status.state = "Error"
+            obj.status.state = "Unavailable" if obj.status.bytes else "Error"
             failure.retry_after = RETRY_FAILED
             raise
         obj.status.state = "Ready"
         _show_vm(obj, ctx)
         return Outcome()
+
+
+def _holdings(volume: Volume, store: Store) -> Iterator[Holding]:
+    """Its space, its bits, and the image on the host that these are based on."""
+    spec, status = volume.spec, volume.status
+    storage = (
+        store.get("PrimaryStorage", spec.primary_storage_ref.name)
+        if (spec.primary_storage_ref)
+        else None
+    )
+    host = store.get("Host", spec.host_ref.name) if spec.host_ref else None
+    ready = status.state == "Ready" and not volume.deleting and status.workflow is None
+    scope = storage_scope(storage, host) if storage and host else "storage/"
+    if spec.host_ref is not None or status.workflow is not None:
+        yield Holding(LEDGER, scope, owner_of(volume), needed=ready)
+    if status.workflow is not None or volume.deleting or status.bytes:
+        place = host_place(spec.host_ref.name) if spec.host_ref else "host/"
+        yield Holding(place, "volumes", volume.uid, needed=ready)
+        if status.image_uid:
+            yield Holding(place, "images", status.image_uid, needed=False)
 
 
 def _show_vm(volume: Volume, ctx: Context) -> None:

@@ -145,9 +145,8 @@ class AdoptSpace(Step):
 
 
 class AdoptBits(Step):
-    """Nothing is undone: the data are the item's or the volume's, and both find them again."""
-
     name = "adopt-bits"
+    no_rollback = "the data are the TrashItem's or the volume's, and both find them again"
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx

@@ -17,7 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
@@ -47,12 +49,15 @@ _BUSY = {1040, 1047, 1053}
 class Database:
     """An open database. ``close`` it."""
 
-    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, *, patience: float = PATIENCE, read_only: bool = False) -> None:
         parsed = _parse(url)
         self.shown = parsed.render_as_string(hide_password=True)
         self.sqlite = parsed.get_backend_name() == "sqlite"
         self._patience = patience
-        self._engine = _sqlite(parsed, patience) if self.sqlite else _mariadb(parsed)
+        if self.sqlite:
+            self._engine = _sqlite(_unwritable(parsed) if read_only else parsed, patience)
+        else:
+            self._engine = _mariadb(parsed, read_only)
         self._reading = self._engine.execution_options(ledger_read=True)
         self._writers = ThreadPoolExecutor(1 if self.sqlite else THREADS, "ledger-write")
         self._readers = ThreadPoolExecutor(2, "ledger-read") if self.sqlite else self._writers
@@ -172,7 +177,16 @@ def _parse(url: str) -> URL:
     )
 
 
-def _mariadb(url: URL) -> Engine:
+def _unwritable(url: URL) -> URL:
+    """The same file, opened so that nothing can be written. Raises Terminal if there is none."""
+    path = Path(url.database or "").absolute()
+    if not path.exists():
+        raise Terminal(f"there is no ledger at {path}; name it with --database")
+    return url.set(database=f"file:{quote(str(path))}", query={"mode": "ro", "uri": "true"})
+
+
+def _mariadb(url: URL, read_only: bool = False) -> Engine:
+    session = "" if not read_only else ", SESSION tx_read_only=1"
     return create_engine(
         url,
         isolation_level="READ COMMITTED",
@@ -185,7 +199,7 @@ def _mariadb(url: URL) -> Engine:
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": STATEMENT_SECONDS,
             "write_timeout": STATEMENT_SECONDS,
-            "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_SECONDS}",
+            "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_SECONDS}{session}",
         },
     )
 

@@ -70,6 +70,12 @@ class SqlLedger:
             raise
         return cls(database)
 
+    @classmethod
+    def inspect(cls, url: str, *, patience: float = PATIENCE) -> SqlLedger:
+        """To read only: nothing is made or migrated, and what writes fails. Raises Terminal when
+        the URL is wrong or there is no such file."""
+        return cls(Database(url, patience=patience, read_only=True))
+
     async def close(self) -> None:
         await self._database.close()
 

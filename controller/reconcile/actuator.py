@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from controller.keys import Key
+from controller.reconcile.holdings import Holding
 from crds.base import Resource
 from crds.refs import Reference
 
@@ -177,6 +178,12 @@ class Actuator(Generic[R]):
         """Does ``obj`` still hold on to ``target``, which is being deleted? Asked for ``detach``
         and ``stop``. Default: a status reference holds, a spec reference (a wish) does not."""
         return reference.path[0] == "status"
+
+    def holdings(self, obj: R, store: Store) -> Iterable[Holding] | None:
+        """What ``obj`` has in the ledger and on machines, for audits. Whatever else carries its
+        uid is an orphan then. In the middle of a flow, and while it is deleted, that is all that
+        it may have; nothing is ``needed`` then. Default: anything that carries its uid is its."""
+        return None
 
 
 Power = Literal["Running", "Paused", "Stopped", "Crashed", "Unknown"]

@@ -15,7 +15,9 @@ class Flows(Protocol):
         Returns when every step is done; ``obj.status.workflow`` is then None. Raises Waiting or
         Transient when it pauses, FlowFailed once it failed and everything is rolled back
         (``obj.status.workflow`` is None then too). If ``obj`` is in the middle of another flow,
-        that one is cancelled first.
+        that one is cancelled first. A run that was cancelled (by ``cancel``, or because a field of
+        the flow's ``cancelOn`` changed) ends, once it is undone, with Waiting and the reason
+        Cancelled: what the object needs is to be decided anew.
         """
 
     async def cancel(self, obj: Resource, ctx: Context, reason: str) -> None:

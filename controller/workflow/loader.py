@@ -1,213 +1,170 @@
-"""Reads flows/*.yaml. Every mistake is found at start, and named with its file and line.
+"""From flows/*.yaml to flows that can run: sub-flows in place, steps and conditions found.
 
-A flow::
-
-    name: start-vm
-    kind: VirtualMachine
-    description: Brings a stopped machine up.
-    steps:
-      - allocate-host
-      - {step: create-volumes, timeout: 10m, retries: 5}
-      - {flow: prepare-networks}
-      - {step: clean-up, retries: unlimited}
+Every mistake is found at start, and named with its file and line (``document`` has the syntax).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import yaml
-
-from controller.workflow.flow import DEFAULT_RETRIES, Flow, FlowError, PlannedStep, Steps
-
-_DURATION = re.compile(r"(?P<number>[0-9]+(\.[0-9]+)?)(?P<unit>ms|s|m|h)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_FLOW_FIELDS = ("name", "kind", "description", "steps")
-_STEP_FIELDS = ("step", "timeout", "retries")
+from controller.workflow.condition import BadCondition, Condition, check_path, parse
+from controller.workflow.document import Document, Item, Place, read
+from controller.workflow.flow import Flow, FlowError, Guard, PlannedStep, Steps, where
 
 
 @dataclass(frozen=True)
-class _Place:
-    file: str
-    line: int
+class _Placed:
+    """An item that is a step, and where it was found. ``when``: (id of the guard, its source)."""
 
-    def wrong(self, what: str) -> FlowError:
-        return FlowError(f"{self.file}:{self.line}: {what}")
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One entry of ``steps``: a step or (``flow``) a sub-flow."""
-
-    at: _Place
-    name: str
-    flow: bool = False
-    timeout: float | None = None
-    retries: int | None = DEFAULT_RETRIES
-
-
-@dataclass(frozen=True)
-class _Declared:
-    at: _Place
-    name: str
-    kind: str
-    description: str
-    items: tuple[_Item, ...]
+    item: Item
+    path: tuple[str, ...]
+    when: tuple[tuple[int, Place, str], ...]
+    group: int | None
+    branch: int
 
 
 def load(directory: Path, steps: Steps) -> dict[str, Flow]:
     """Every flow of ``directory``/*.yaml by name. Raises FlowError with all mistakes found."""
     mistakes: list[str] = []
-    declared: dict[str, _Declared] = {}
+    declared: dict[str, Document] = {}
     for path in sorted(directory.glob("*.yaml")):
         try:
-            flow = _parse(path)
-            declared[flow.name] = flow
+            document = read(path)
+            declared[document.name] = document
         except FlowError as error:
             mistakes.append(str(error))
     flows: dict[str, Flow] = {}
-    for flow in declared.values():
+    for document in declared.values():
         try:
-            flows[flow.name] = _plan(flow, declared, steps)
+            flows[document.name] = _Planner(document, declared, steps).plan()
         except FlowError as error:
             mistakes.append(str(error))
     if mistakes:
-        raise FlowError("\n".join(mistakes))
+        raise FlowError("\n".join(dict.fromkeys(mistakes)))
     return flows
 
 
-def _parse(path: Path) -> _Declared:
-    start = _Place(str(path), 1)
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise _Place(str(path), line).wrong(f"not YAML: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise start.wrong(f"not YAML: {error}") from None
-    if not isinstance(node, yaml.MappingNode):
-        raise start.wrong("a flow is a mapping with name, kind and steps")
-    fields = _fields(node, str(path), _FLOW_FIELDS)
-    for required in ("name", "kind", "steps"):
-        if required not in fields:
-            raise start.wrong(f"{required} is missing")
-    name = _text(fields["name"], str(path))
-    if name != path.stem:
-        raise _at(fields["name"], str(path)).wrong(
-            f"flow {name!r} must be in {name}.yaml; rename one"
+class _Planner:
+    """Makes one flow. Raises FlowError at the first mistake."""
+
+    def __init__(self, document: Document, declared: Mapping[str, Document], steps: Steps) -> None:
+        self._document, self._declared, self._steps = document, declared, steps
+        self._model = steps.models.get(document.kind)
+        self._numbers = 0
+
+    def plan(self) -> Flow:
+        document = self._document
+        placed = list(self._flatten(document, (document.name,)))
+        self._refuse_doubles(placed)
+        guards = self._guards(placed)
+        self._check_cancel_on()
+        return Flow(
+            document.name,
+            document.kind,
+            tuple(self._planned(each, guards) for each in placed),
+            document.description,
+            tuple(field for _, field in document.cancel_on),
+            document.record,
+            document.at.file,
         )
-    kind = _text(fields["kind"], str(path))
-    description = _text(fields["description"], str(path)) if "description" in fields else ""
-    return _Declared(start, name, kind, description, tuple(_items(fields["steps"], str(path))))
 
+    def _flatten(self, document: Document, path: tuple[str, ...]) -> Iterator[_Placed]:
+        for item in document.items:
+            yield from self._place(item, document, _Placed(item, path, (), None, 0))
 
-def _items(node: yaml.Node, file: str) -> Iterator[_Item]:
-    if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise _at(node, file).wrong("steps is a list with at least one step")
-    for entry in node.value:
-        at = _at(entry, file)
-        if isinstance(entry, yaml.ScalarNode):
-            yield _Item(at, _name(entry, file))
-        elif isinstance(entry, yaml.MappingNode):
-            yield _item(entry, at)
+    def _place(self, item: Item, document: Document, at: _Placed) -> Iterator[_Placed]:
+        """The steps that ``item`` stands for. ``at``: where that is, but for the item itself."""
+        if item.when is not None:
+            at = replace(at, when=(*at.when, (self._number(), *item.when)))
+        if item.what == "step":
+            yield replace(at, item=item)
+        elif item.what == "flow":
+            below = self._sub_flow(item, at.path)
+            for inner in below.items:
+                yield from self._place(inner, below, replace(at, path=(*at.path, item.name)))
         else:
-            raise at.wrong("a step is a name, {step: name, …} or {flow: name}")
+            if at.group is not None:
+                raise item.at.wrong(
+                    "a parallel group is within another one; put its steps into that one"
+                )
+            group = self._number()
+            for branch, member in enumerate(item.members):
+                yield from self._place(member, document, replace(at, group=group, branch=branch))
 
-
-def _item(node: yaml.MappingNode, at: _Place) -> _Item:
-    if any(key.value == "flow" for key, _ in node.value):
-        return _Item(at, _name(_fields(node, at.file, ("flow",))["flow"], at.file), flow=True)
-    fields = _fields(node, at.file, _STEP_FIELDS)
-    if "step" not in fields:
-        raise at.wrong("a step is a name, {step: name, …} or {flow: name}")
-    timeout = _duration(fields["timeout"], at.file) if "timeout" in fields else None
-    retries = _count(fields["retries"], at.file) if "retries" in fields else DEFAULT_RETRIES
-    return _Item(at, _name(fields["step"], at.file), timeout=timeout, retries=retries)
-
-
-def _fields(node: yaml.MappingNode, file: str, allowed: Iterable[str]) -> dict[str, yaml.Node]:
-    found: dict[str, yaml.Node] = {}
-    for key, value in node.value:
-        if key.value not in allowed:
-            raise _at(key, file).wrong(
-                f"unknown field {key.value!r}; known are {', '.join(allowed)}"
-            )
-        if key.value in found:
-            raise _at(key, file).wrong(f"{key.value} is given twice")
-        found[key.value] = value
-    return found
-
-
-def _text(node: yaml.Node, file: str) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not node.value:
-        raise _at(node, file).wrong("expected a text")
-    return str(node.value)
-
-
-def _name(node: yaml.Node, file: str) -> str:
-    text = _text(node, file)
-    if not _NAME.fullmatch(text):
-        raise _at(node, file).wrong(f"{text!r} is no name; use a-z, 0-9 and -")
-    return text
-
-
-def _duration(node: yaml.Node, file: str) -> float:
-    text = _text(node, file)
-    match = _DURATION.fullmatch(text)
-    seconds = float(match["number"]) * _SECONDS[match["unit"]] if match else 0.0
-    if seconds <= 0:
-        raise _at(node, file).wrong(f"bad timeout {text!r}; write 500ms, 30s, 10m or 1h")
-    return seconds
-
-
-def _count(node: yaml.Node, file: str) -> int | None:
-    text = _text(node, file)
-    if text == "unlimited":
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise _at(node, file).wrong(f"bad retries {text!r}; write 0 or more, or unlimited")
-    return int(text)
-
-
-def _at(node: yaml.Node, file: str) -> _Place:
-    return _Place(file, node.start_mark.line + 1)
-
-
-def _plan(flow: _Declared, declared: Mapping[str, _Declared], steps: Steps) -> Flow:
-    planned: dict[str, tuple[PlannedStep, _Place]] = {}
-    for item in _flatten(flow, declared, (flow.name,)):
-        step = steps.find(flow.kind, item.name)
-        if step is None:
-            known = ", ".join(steps.names(flow.kind)) or "none"
-            raise item.at.wrong(f"{flow.kind} has no step {item.name!r}; it has: {known}")
-        if item.name in planned:
-            other = planned[item.name][1]
-            raise item.at.wrong(
-                f"step {item.name!r} is in flow {flow.name!r} twice: also {other.file}:{other.line}"
-            )
-        planned[item.name] = PlannedStep(step, item.timeout, item.retries), item.at
-    ordered = tuple(step for step, _ in planned.values())
-    return Flow(flow.name, flow.kind, ordered, flow.description)
-
-
-def _flatten(
-    flow: _Declared, declared: Mapping[str, _Declared], path: tuple[str, ...]
-) -> Iterator[_Item]:
-    for item in flow.items:
-        if not item.flow:
-            yield item
-            continue
+    def _sub_flow(self, item: Item, path: tuple[str, ...]) -> Document:
         if item.name in path:
             raise item.at.wrong(f"flows go in a circle: {' → '.join((*path, item.name))}")
-        below = declared.get(item.name)
+        below = self._declared.get(item.name)
         if below is None:
-            raise item.at.wrong(f"no flow {item.name!r}; there are: {', '.join(sorted(declared))}")
-        if below.kind != flow.kind:
+            there = ", ".join(sorted(self._declared))
+            raise item.at.wrong(f"no flow {item.name!r}; there are: {there}")
+        if below.kind != self._document.kind:
             raise item.at.wrong(
-                f"flow {item.name!r} is for {below.kind}; a sub-flow must be for {flow.kind}"
+                f"flow {item.name!r} is for {below.kind}; a sub-flow must be for "
+                f"{self._document.kind}"
             )
-        yield from _flatten(below, declared, (*path, item.name))
+        return below
+
+    def _refuse_doubles(self, placed: list[_Placed]) -> None:
+        seen: dict[str, Place] = {}
+        for each in placed:
+            name, at = each.item.name, each.item.at
+            if name in seen:
+                other = seen[name]
+                raise at.wrong(
+                    f"step {name!r} is in flow {self._document.name!r} twice: also "
+                    f"{other.file}:{other.line}"
+                )
+            seen[name] = at
+
+    def _guards(self, placed: list[_Placed]) -> dict[int, Guard]:
+        conditions: dict[int, Condition] = {}
+        covers: dict[int, list[str]] = {}
+        for each in placed:
+            for number, at, source in each.when:
+                covers.setdefault(number, []).append(each.item.name)
+                if number not in conditions:
+                    conditions[number] = self._condition(at, source)
+        return {n: Guard(conditions[n], tuple(names)) for n, names in covers.items()}
+
+    def _condition(self, at: Place, source: str) -> Condition:
+        try:
+            return parse(source, self._model)
+        except BadCondition as error:
+            raise at.wrong(f"bad condition: {error}") from None
+
+    def _check_cancel_on(self) -> None:
+        for at, field in self._document.cancel_on:
+            try:
+                check_path(field.split("."), self._model)
+            except BadCondition as error:
+                raise at.wrong(f"cancelOn: {error}") from None
+
+    def _planned(self, placed: _Placed, guards: Mapping[int, Guard]) -> PlannedStep:
+        item = placed.item
+        kind = self._document.kind
+        step = self._steps.find(kind, item.name)
+        if step is None:
+            known = ", ".join(self._steps.names(kind)) or "none"
+            raise item.at.wrong(f"{kind} has no step {item.name!r}; it has: {known}")
+        if not step.reversible and not step.no_rollback:
+            raise item.at.wrong(
+                f"step {item.name!r} ({where(type(step))}) has no rollback; write one, or say in "
+                "its no_rollback why there is nothing to undo"
+            )
+        return PlannedStep(
+            step,
+            item.timeout,
+            item.retries,
+            item.backoff,
+            tuple(guards[number] for number, _, _ in placed.when),
+            placed.path[1:],
+            placed.group,
+            placed.branch,
+        )
+
+    def _number(self) -> int:
+        self._numbers += 1
+        return self._numbers

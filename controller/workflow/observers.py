@@ -37,11 +37,18 @@ STEPS = Counter(
 STEP_SECONDS = Histogram(
     "kumulus_workflow_step_seconds", "Duration of one pass through a step", ["flow", "step"]
 )
+_LONG = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+STEP_LASTED = Histogram(
+    "kumulus_workflow_step_lasted_seconds",
+    "From a step's first run to its success, pauses included",
+    ["flow", "step"],
+    buckets=_LONG,
+)
 FLOW_SECONDS = Histogram(
     "kumulus_workflow_seconds",
     "Duration of whole flows, pauses included",
     ["flow", "outcome"],
-    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600),
+    buckets=_LONG,
 )
 
 

@@ -2,70 +2,37 @@
 
 All that a run must remember is in ``obj.status.workflow``, which the reconciler writes after each
 pass. A controller killed in mid-pass goes on from what was written last and runs some steps (or
-rollbacks) again: that is why they are idempotent. Two things make that safe:
+rollbacks) again: that is why they are idempotent. Three things make that safe:
 
+- A flow pauses before its first step that has something to roll back, so that its start is written
+  before anything is done. Whoever comes after a kill then knows of the run, also if its object
+  wants another flow by now. This costs one write a flow, none where nothing can be rolled back.
+  A flow that no other one but its object's deletion can follow need not (``record: false``):
+  should it fail, all of its steps are rolled back, whoever ran them.
 - A flow that fails pauses before it is rolled back, so that the turn is written first. Otherwise a
   controller killed in mid-rollback would go forward again over steps that are undone already.
 - Whoever goes on with a run that it did not leave itself cannot know how far the one before got
   after its last write. Should the flow fail, rollback then starts at the flow's last step.
-
-What is left open: the pass that starts a flow has no record before its end. If the controller is
-killed in it, the next run finds (or the owner's deletion removes) what it did.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
+import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from uuid import uuid4
 
-from controller.errors import FlowFailed, KumulusError, Terminal, Transient, Waiting
+from controller.errors import FlowFailed, Transient, Waiting
 from controller.reconcile.actuator import Context
-from controller.workflow.flow import Flow, PlannedStep, collect
+from controller.workflow.flow import Flow, collect
 from controller.workflow.loader import load
-from controller.workflow.observers import (
-    FLOW_SECONDS,
-    STEP_SECONDS,
-    STEPS,
-    Observer,
-    StepEvent,
-    When,
-    tell,
-)
-from controller.workflow.step import Scope
+from controller.workflow.observers import FLOW_SECONDS, Observer
+from controller.workflow.run import AT_ONCE, CANCELLED, PASS_LIMIT, Memory, Run, digests, utc
 from crds.base import Resource, WorkflowFailure, WorkflowStatus
 
-log = logging.getLogger(__name__)
-
-PASS_LIMIT = 300.0
-"""Seconds that one pass through a step may take: steps pause instead of waiting, so one that takes
-longer hangs. It is cut off and counts as a Transient failure."""
-
-_GRACE = 5.0
-"""Seconds that a pass has even if its step's timeout is nearly or quite used up: after a long
-pause the step may find its work done."""
-
-
-_AT_ONCE = 0.001
 _REMEMBERED = 100_000
-
-
-@dataclass(frozen=True)
-class _Left:
-    flow: str
-    run_id: str
-    position: int
-
-
-class _Broken(Transient):
-    """A step hung or raised what no step should raise: most likely a defect of it."""
 
 
 def _short_id() -> str:
@@ -83,13 +50,15 @@ class FlowEngine:
         observers: Sequence[Observer] = (),
         new_id: Callable[[], str] = _short_id,
         pass_limit: float = PASS_LIMIT,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.flows = flows
         self._observers = observers
         self._new_id = new_id
         self._pass_limit = pass_limit
-        self._left: OrderedDict[str, _Left] = OrderedDict()
-        """uid → its unfinished run, as it was when our last pass through it ended."""
+        self._chance = chance
+        self._left: OrderedDict[str, Memory] = OrderedDict()
+        """By the uid of the object."""
 
     @classmethod
     def load(
@@ -107,33 +76,42 @@ class FlowEngine:
             raise LookupError(f"no flow {name!r}; there are: {', '.join(sorted(self.flows))}")
         if self.running(obj) not in (None, name):
             await self.cancel(obj, ctx, f"{name} takes its place")
-        if obj.status.workflow is None:
+        recorded = obj.status.workflow is not None
+        if not recorded:
             self._start(name, obj, ctx)
-        run = self._resume(obj, ctx)
+        run = self._resume(obj, ctx, recorded=recorded)
         if run.workflow.phase == "Running":
-            try:
-                await run.forward()
-            finally:
-                self._leave(run)
+            await self._forward(run)
             self._end(run, "succeeded")
             return
         await run.back()
-        self._end(run, "failed")
         failure = run.workflow.failure or WorkflowFailure(step="", reason="Failed", message=name)
+        if failure.reason == CANCELLED:
+            self._end(run, "cancelled")
+            message = f"{name} was cancelled and is undone: {failure.message}"
+            raise Waiting(message, reason=CANCELLED, retry_after=AT_ONCE)
+        self._end(run, "failed")
         raise FlowFailed(failure.message, step=failure.step, reason=failure.reason)
 
     async def cancel(self, obj: Resource, ctx: Context, reason: str) -> None:
         if obj.status.workflow is None:
             return
-        run = self._resume(obj, ctx)
+        run = self._resume(obj, ctx, recorded=True)
         if run.workflow.phase == "Running":
-            raise run.turn(
-                WorkflowFailure(step=run.workflow.step, reason="Cancelled", message=reason)
-            )
+            raise run.turn(_cancelled(run, reason))
         await run.back()
         self._end(run, "cancelled")
 
-    def _end(self, run: _Run, outcome: str) -> None:
+    async def _forward(self, run: Run) -> None:
+        changed = run.changed_input()
+        if changed is not None:
+            raise run.turn(_cancelled(run, f"{changed} was changed"))
+        try:
+            await run.forward()
+        finally:
+            run.memory.position = run.furthest
+
+    def _end(self, run: Run, outcome: str) -> None:
         if run.workflow.started_at is not None:
             seconds = run.ctx.clock.now() - run.workflow.started_at.timestamp()
             FLOW_SECONDS.labels(run.flow.name, outcome).observe(max(0.0, seconds))
@@ -141,18 +119,20 @@ class FlowEngine:
         self._left.pop(run.obj.uid, None)
 
     def _start(self, name: str, obj: Resource, ctx: Context) -> None:
+        flow = self.flows[name]
         obj.status.workflow = WorkflowStatus(
             name=name,
             run_id=self._new_id(),
             generation=obj.metadata.generation,
-            started_at=_utc(ctx.clock.now()),
-            step=self.flows[name].steps[0].name,
+            started_at=utc(ctx.clock.now()),
+            step=flow.steps[0].name,
+            inputs=digests(flow, obj),
         )
-        lost = self._left.get(obj.uid)
-        position = lost.position if lost is not None and lost.flow == name else 0
-        self._left[obj.uid] = _Left(name, obj.status.workflow.run_id, position)
+        # Without a record nobody knows what a run that was killed before did: all may be there.
+        position = 0 if flow.record else len(flow.steps) - 1
+        self._remember(obj, Memory(obj.status.workflow.run_id, position))
 
-    def _resume(self, obj: Resource, ctx: Context) -> _Run:
+    def _resume(self, obj: Resource, ctx: Context, *, recorded: bool) -> Run:
         workflow: WorkflowStatus = obj.status.workflow
         flow = self.flows.get(workflow.name)
         if flow is None or not {workflow.step, workflow.furthest or workflow.step} <= set(
@@ -163,188 +143,25 @@ class FlowEngine:
                 "does not have it; run the version (or the plugin) that began it",
                 reason="UnknownFlow",
             )
-        run = _Run(flow, obj, ctx, workflow, self._observers, self._pass_limit)
-        left = self._left.get(obj.uid)
+        memory = self._left.get(obj.uid)
+        if memory is None or memory.run_id != workflow.run_id:
+            memory = Memory(workflow.run_id, len(flow.steps) - 1)
+            ctx.events.normal(obj, "FlowResumed", f"{flow.name}: {workflow.progress}")
+        self._remember(obj, memory)
+        run = Run(
+            flow, obj, ctx, workflow, memory, recorded, self._observers, self._pass_limit,
+            self._chance,
+        )  # fmt: skip
         if workflow.phase == "Running":
-            ours = left is not None and left.run_id == workflow.run_id
-            run.reaches(left.position if left is not None and ours else len(flow.steps) - 1)
+            run.reaches(memory.position)
         return run
 
-    def _leave(self, run: _Run) -> None:
-        uid, workflow = run.obj.uid, run.workflow
-        self._left[uid] = _Left(run.flow.name, workflow.run_id, run.furthest)
-        self._left.move_to_end(uid)
+    def _remember(self, obj: Resource, memory: Memory) -> None:
+        self._left[obj.uid] = memory
+        self._left.move_to_end(obj.uid)
         while len(self._left) > _REMEMBERED:
             self._left.popitem(last=False)
 
 
-@dataclass
-class _Run:
-    """One pass through a flow of one object."""
-
-    flow: Flow
-    obj: Resource
-    ctx: Context
-    workflow: WorkflowStatus
-    observers: Sequence[Observer]
-    pass_limit: float
-
-    def __post_init__(self) -> None:
-        self.scope = Scope(self.obj, self.ctx, self.workflow.run_id, data={})
-
-    @property
-    def furthest(self) -> int:
-        """Position of the furthest step that may have run."""
-        return self.flow.positions[self.workflow.furthest or self.workflow.step]
-
-    def reaches(self, position: int) -> None:
-        """The run may have got as far as ``position``."""
-        if position > self.furthest:
-            self.workflow.furthest = self.flow.steps[position].name
-
-    async def forward(self) -> None:
-        """Run steps from the recorded one on. Returns when all are done."""
-        for index in range(self.flow.positions[self.workflow.step], len(self.flow.steps)):
-            self._enter(index, "step")
-            await self._step(self.flow.steps[index])
-
-    async def back(self) -> None:
-        """Roll back from the recorded step to the first. Returns when everything is undone."""
-        if self.workflow.phase == "RolledBack":
-            return
-        for index in range(self.flow.positions[self.workflow.step], -1, -1):
-            self._enter(index, "rolling back step")
-            await self._undo(self.flow.steps[index])
-        self.workflow.phase = "RolledBack"
-
-    def turn(self, failure: WorkflowFailure) -> Waiting:
-        """Turn round. Raise what is returned: the turn must be written before anything is undone.
-        The next pass rolls back, from the furthest step that may have run."""
-        last = self.flow.steps[self.furthest].name
-        self.workflow.phase = "RollingBack"
-        self.workflow.failure = failure
-        self.workflow.retries = 0
-        self.workflow.step, self.workflow.furthest = last, ""
-        self.workflow.progress = f"rolling back after step {failure.step} failed"
-        log.info(
-            "flow %s failed at %s: %s", self.flow.name, failure.step, failure.message,
-            extra={"flow": self.flow.name, "step": failure.step, "reason": failure.reason},
-        )  # fmt: skip
-        message = f"step {failure.step} failed, what was done is undone: {failure.message}"
-        return Waiting(message, reason="RollingBack", retry_after=_AT_ONCE)
-
-    async def _step(self, planned: PlannedStep) -> None:
-        """Returns when the step is done; raises what pauses the flow."""
-        self._tell(planned, "before")
-        left = self._time_left(planned)
-        try:
-            await self._timed(planned, planned.step.run, left)
-        except Terminal as error:
-            raise self._failed(planned, error, "failed") from error
-        except (Waiting, Transient) as error:
-            pause = self._pause(planned, error)
-            if pause is error:
-                raise
-            raise pause from error
-        self._count(planned, "succeeded")
-        self._tell(planned, "after")
-
-    def _pause(self, planned: PlannedStep, error: KumulusError) -> KumulusError:
-        """``error`` itself while the step has time and retries left; otherwise the flow turns."""
-        left = self._time_left(planned)
-        if left is not None and left <= 0:
-            message = f"step {planned.name} took longer than {planned.timeout:g}s: {error.message}"
-            return self._failed(planned, Terminal(message, reason="StepTimeout"), "timeout")
-        if isinstance(error, Waiting):
-            self._count(planned, "waiting")
-            if left is not None:
-                error.retry_after = min(left, error.retry_after or left)
-            return error
-        self.workflow.retries += 1
-        if planned.retries is not None and self.workflow.retries > planned.retries:
-            return self._failed(planned, error, "failed")
-        self._count(planned, "retried")
-        return error
-
-    def _failed(self, planned: PlannedStep, error: KumulusError, outcome: str) -> Waiting:
-        self._count(planned, outcome)
-        return self.turn(
-            WorkflowFailure(step=planned.name, reason=error.reason, message=error.message)
-        )
-
-    async def _undo(self, planned: PlannedStep) -> None:
-        self._tell(planned, "rollback")
-        try:
-            await self._timed(planned, planned.step.rollback, None)
-        except (Terminal, _Broken) as error:
-            raise self._rollback_failed(planned, error.message) from error
-        except Waiting:
-            self._count(planned, "rollback-waiting")
-            raise
-        except Transient:
-            self.workflow.retries += 1
-            self._count(planned, "rollback-retried")
-            raise
-        self._count(planned, "rolled-back")
-
-    def _rollback_failed(self, planned: PlannedStep, cause: str) -> Transient:
-        self.workflow.retries += 1
-        self._count(planned, "rollback-failed")
-        return Transient(
-            f"undoing step {planned.name} of {self.flow.name} failed: {cause}; "
-            "it is tried again until it succeeds",
-            reason="RollbackFailed",
-        )
-
-    async def _timed(
-        self,
-        planned: PlannedStep,
-        work: Callable[[Scope[Resource]], Awaitable[None]],
-        left: float | None,
-    ) -> None:
-        """Run or roll back within the pass limit. Raises nothing but KumulusError's three."""
-        self.scope.step = planned.name
-        limit = self.pass_limit if left is None else min(self.pass_limit, max(left, _GRACE))
-        begun = time.perf_counter()
-        deadline = asyncio.timeout(limit)
-        try:
-            async with deadline:
-                await work(self.scope)
-        except (Waiting, Transient, Terminal):
-            raise
-        except KumulusError as error:
-            raise Transient(error.message, reason=error.reason) from error
-        except Exception as error:
-            if deadline.expired():
-                raise _Broken(f"hung and was cut off after {limit:g}s", reason="StepHung") from None
-            log.exception("step %s of flow %s: unexpected error", planned.name, self.flow.name)
-            cause = f"unexpected {type(error).__name__}: {error}"
-            raise _Broken(cause, reason="StepError") from error
-        finally:
-            STEP_SECONDS.labels(self.flow.name, planned.name).observe(time.perf_counter() - begun)
-
-    def _enter(self, index: int, verb: str) -> None:
-        """Record that ``index`` is the current step; its clock and retries start if it is new."""
-        name, of = self.flow.steps[index].name, len(self.flow.steps)
-        if self.workflow.step != name or self.workflow.step_started_at is None:
-            self.workflow.retries = 0
-            self.workflow.step_started_at = _utc(self.ctx.clock.now())
-        self.workflow.step = name
-        if self.furthest <= index:
-            self.workflow.furthest = ""
-        self.workflow.progress = f"{verb} {index + 1} of {of}: {name}"
-
-    def _time_left(self, planned: PlannedStep) -> float | None:
-        if planned.timeout is None or self.workflow.step_started_at is None:
-            return None
-        return self.workflow.step_started_at.timestamp() + planned.timeout - self.ctx.clock.now()
-
-    def _tell(self, planned: PlannedStep, when: When) -> None:
-        tell(self.observers, StepEvent(self.flow.name, planned.name, when, self.obj))
-
-    def _count(self, planned: PlannedStep, outcome: str) -> None:
-        STEPS.labels(self.flow.name, planned.name, outcome).inc()
-
-
-def _utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+def _cancelled(run: Run, why: str) -> WorkflowFailure:
+    return WorkflowFailure(step=run.workflow.step, reason=CANCELLED, message=why)

@@ -7,36 +7,25 @@ nor in the ledger.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import zip_longest
-from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.support.cloud import REPO, Cloud, vm_manifest
+from controller.app import FLOWS
+from controller.registry import discover
+from controller.workflow.flow import collect
+from controller.workflow.loader import load
+from tests.support.cloud import Cloud, vm_manifest
 
 pytestmark = pytest.mark.slow
-FLOWS = REPO / "controller" / "flows"
-
-
-def _steps(flow: str) -> Iterator[str]:
-    """The step names of a flow, its sub-flows' in place."""
-    declared = yaml.safe_load(Path(FLOWS / f"{flow}.yaml").read_text())
-    for step in declared["steps"]:
-        if isinstance(step, str):
-            yield step
-        elif "flow" in step:
-            yield from _steps(step["flow"])
-        else:
-            yield step["step"]
 
 
 def _points(*flows: str) -> list[str]:
+    known = load(FLOWS, collect(discover([]).modules))
     return [
-        f"{flow}:{step}:{when}"
+        f"{flow}:{step.name}:{when}"
         for flow in flows
-        for step in _steps(flow)
+        for step in known[flow].steps
         for when in ("before", "after")
     ]
 

@@ -159,6 +159,26 @@ class Cloud:
         if wait:
             wait_for("the controller's readiness", lambda: self.answers(self.controller_port))
 
+    def kumulus(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, on this cloud."""
+        config = str(self.kubeconfig or self.layout.kubeconfig)
+        return subprocess.run(
+            [sys.executable, "-m", "controller.cli", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=REPO,
+            env={**os.environ, **self.env, "KUBECONFIG": config},
+        )
+
+    def audit(self) -> tuple[int, Object]:
+        """(exit code, report) of ``kumulus audit``."""
+        where = ["--data-dir", self.layout.root, "--agent-port", self.agent_port]
+        done = self.kumulus("audit", "-o", "json", *where)
+        assert done.returncode in (0, 1, 2), done.stderr
+        return done.returncode, json.loads(done.stdout)
+
     def kill(self, name: str) -> None:
         """SIGKILL."""
         process = self.processes.pop(name)
@@ -267,14 +287,16 @@ class Cloud:
 
     # Agents and the ledger.
 
-    def agent(self, name: str, path: str, *, role: str = "host", body: Any = None) -> Any:
+    def agent(
+        self, name: str, path: str, *, role: str = "host", body: Any = None, verb: str = "PUT"
+    ) -> Any:
         """The JSON that an agent answers to GET (or PUT of ``body``) ``/v1/agents/name/path``."""
         tls = client_context(self.authority.ca, self._admin)
         raw = socket.create_connection(("127.0.0.1", self.agent_port), timeout=10)
         connection = HTTPSConnection("127.0.0.1", self.agent_port, timeout=10)
         connection.sock = tls.wrap_socket(raw, server_hostname=f"{name}.{role}.kumulus.dev")
         try:
-            verb = "GET" if body is None else "PUT"
+            verb = "GET" if body is None else verb
             data = None if body is None else json.dumps(body)
             headers = {"Content-Type": "application/json"}
             connection.request(verb, f"/v1/agents/{name}/{path}", data, headers)

@@ -36,6 +36,8 @@ from crds.base import Resource
 
 W = TypeVar("W", bound=Wire)
 EPOCH = 1_800_000_000.0
+READ_BACK = 5.0
+"""Seconds after which an operation is read back whose callback did not come."""
 
 
 class FakeClock:
@@ -211,6 +213,8 @@ class _Operation:
     result: Wire | None = None
     error: DriverError | None = None
     pending: bool = True
+    unseen: bool = False
+    """Its callback is lost: it looks pending until it is read back."""
 
 
 class FakeAgents:
@@ -225,6 +229,8 @@ class FakeAgents:
         self.faults: list[Fault] = []
         self.executed: list[tuple[str, str, str]] = []  # agent, action, resource
         self.submitted: dict[tuple[str, str], int] = defaultdict(int)
+        self.callbacks: Callable[[str], int] = lambda operation: 1
+        """How often an operation's callback comes; one that is lost is read back in the end."""
         self.pings = 0
         self._operations: dict[tuple[str, str], _Operation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -247,14 +253,18 @@ class FakeAgents:
         if known is None:
             self._operations[key] = known = _Operation()
             self.submitted[key] += 1
-            work = self._execute(endpoint.name, agent, action, resource, args, known, owner)
+            known.unseen = not self.callbacks(operation)
+            copies = self.callbacks(operation)
+            work = self._execute(endpoint.name, agent, action, resource, args, known, owner, copies)
             task = asyncio.get_running_loop().create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             if self.patience:
                 await asyncio.wait([task], timeout=self.patience)
-        if known.pending:
-            raise OperationPending(f"{endpoint.name} is at work on {action}")
+        if known.pending or known.unseen:
+            known.unseen = known.unseen and known.pending
+            late = None if self.callbacks(operation) else READ_BACK
+            raise OperationPending(f"{endpoint.name} is at work on {action}", retry_after=late)
         if known.error is not None:
             del self._operations[key]
             raise AgentFailed(f"{endpoint.name}: {known.error.message}", code=known.error.code)
@@ -286,7 +296,7 @@ class FakeAgents:
 
     async def _execute(
         self, name: str, agent: FakeAgent, action: str, resource: str, args: Wire,
-        operation: _Operation, owner: Key,
+        operation: _Operation, owner: Key, copies: int,
     ) -> None:  # fmt: skip
         fault = next((f for f in self.faults if f.hits(name, action)), None)
         await asyncio.sleep(self.delay)
@@ -301,7 +311,9 @@ class FakeAgents:
         if fault is not None:
             operation.error = DriverError(fault.code, fault.message)  # type: ignore[arg-type]
         operation.pending = False
-        self._wake(owner)
+        for late in range(copies):
+            self._wake(owner)
+            await asyncio.sleep(late * 3.0)
 
 
 class FakeLedger:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from sqlalchemy import text
 
-from controller.errors import Exhausted
+from controller.errors import Exhausted, Transient
 from controller.ledger.base import Claim
 from controller.ledger.sql import SqlLedger
 
@@ -455,3 +455,20 @@ class LedgerContract:
                 await asyncio.wait([task])
                 await ledger.release("vm")
             assert list(await ledger.claims()) == []
+
+    async def test_one_that_is_inspected_reads_and_cannot_write(self, url: str) -> None:
+        ledger = await SqlLedger.open(url)
+        await ledger.claim_value("mac", "vm", "fa:1")
+        reader = SqlLedger.inspect(url, patience=0.05)
+        try:
+            assert [claim.value for claim in await reader.claims()] == ["fa:1"]
+            assert await reader.pools("") == []
+            with pytest.raises(Transient):
+                await reader.claim_value("mac", "vm-2", "fa:2")
+            with pytest.raises(Transient):
+                await reader.release("vm")
+            await ledger.claim_value("mac", "vm-3", "fa:3")
+            assert len(await reader.claims()) == 2, "it reads what others write"
+        finally:
+            await reader.close()
+            await ledger.close()

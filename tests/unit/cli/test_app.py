@@ -21,7 +21,10 @@ SLOW = (
     "uvloop",
     "agents",
 )
-VISIBLE = ("up", "down", "run", "agent", "status", "tree", "logs", "pki", "rights")
+VISIBLE = (
+    *("up", "down", "run", "agent", "status", "tree", "flows", "audit", "logs", "pki"),
+    *("rights", "cascade", "recover"),
+)
 
 
 def test_help_names_every_command_and_hides_the_internal_ones() -> None:

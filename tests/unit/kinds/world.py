@@ -13,15 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from controller.app import FLOWS
+from controller.audit.compare import Report, compare
+from controller.audit.gather import claimed, listed, owners
 from controller.keys import Key
 from controller.queue.queue import Queues, WorkQueue
 from controller.reconcile.actuator import Context, Observations, Tuning
+from controller.reconcile.holdings import host_place, store_place
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry, build, discover
 from controller.sharding.base import SingleMember
 from controller.status.writer import StatusWriter
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
+from controller.workflow.flow import Flow, collect
+from controller.workflow.loader import load
 from controller.workflow.observers import Observer
 from controller.workflow.runner import FlowEngine
 from crds import kinds as models
@@ -40,6 +45,11 @@ def _registry() -> Registry:
     return discover([])
 
 
+@cache
+def _flows() -> dict[str, Flow]:
+    return load(Path(FLOWS), collect(_registry().modules))
+
+
 class World:
     """Make it in the loop. ``controller()`` starts (again) what a controller process has; what
     is outside of it (API, agents, ledger) stays."""
@@ -48,6 +58,8 @@ class World:
         self.clock, self.events, self.ledger = FakeClock(), FakeEvents(), FakeLedger()
         self.agents = FakeAgents(self.wake)
         self.observers: list[Observer] = []
+        self.meddle: Callable[[dict[str, Flow]], dict[str, Flow]] = lambda flows: flows
+        """Changes the flows of each controller that starts from now on."""
         found = _registry()
         self.store = ObjectStore(found.models, found.quiet)
         self.objects = FakeObjects(self.store, self.clock)
@@ -67,7 +79,7 @@ class World:
         member.leading = True
         self.ctx = Context(
             store=self.store, objects=self.objects, agents=self.agents, ledger=self.ledger,
-            flows=FlowEngine.load(Path(FLOWS), self.registry.modules, self.observers),
+            flows=self._engine(),
             events=self.events, observed=Observations(), clock=self.clock,
             tuning=Tuning(), wake=self.wake,
         )  # fmt: skip
@@ -83,6 +95,9 @@ class World:
             for key in self.store.keys(kind):
                 self.queues.add(key)
         self.queues.start()
+
+    def _engine(self) -> FlowEngine:
+        return FlowEngine(self.meddle(dict(_flows())), observers=self.observers)
 
     def wake(self, key: Key) -> None:
         reconciler = self.reconcilers.get(key.kind)
@@ -116,7 +131,7 @@ class World:
         return Key(kind, NS if self.registry.models[kind].INFO.namespaced else "", name)
 
     def get(self, kind: str, name: str) -> Any:
-        return self.store.load(self.key(kind, name))
+        return self.store.share(self.key(kind, name))
 
     def vm(self, name: str = "vm") -> VirtualMachine:
         found: VirtualMachine | None = self.get("VirtualMachine", name)
@@ -177,6 +192,15 @@ class World:
         found += [f"ledger: {s} {o}" for s, o in self.ledger.amounts]
         found += [f"ledger: {s} {o}" for s, o in self.ledger.values if not o.endswith("/dhcp")]
         return found
+
+    async def audit(self) -> Report:
+        """What ``kumulus audit`` says."""
+        items = list(claimed(await self.ledger.claims(), await self.ledger.pools("")))
+        for name, agent in self.agents.agents.items():
+            place = host_place if self.get("BackupStorage", name) is None else store_place
+            items += listed(place(name), agent.machine.inventory())
+        known = owners(self.store, self.registry.actuators, self.registry.models)
+        return compare(items, known, {})
 
     def used(self, host: str) -> dict[str, int]:
         return self.ledger.used(f"host/{self.host(host).uid}")

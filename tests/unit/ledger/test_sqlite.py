@@ -69,3 +69,11 @@ async def test_a_url_that_cannot_be_used_is_refused(bad: str, words: str) -> Non
 async def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(Transient, match="unable to open database file"):
         await SqlLedger.open(f"sqlite:///{tmp_path}/none/ledger.db", patience=0)
+
+
+async def test_nothing_is_made_where_nothing_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        Terminal, match=r"there is no ledger at .*none\.db; name it with --database"
+    ):
+        SqlLedger.inspect(f"sqlite:///{tmp_path}/none.db")
+    assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from crds.v1alpha1.zone import Zone
 
 
 def _step(step_name: str) -> type[Step]:
-    return type("Some", (Step,), {"name": step_name})
+    return type("Some", (Step,), {"name": step_name, "no_rollback": "it only looks"})
 
 
 @pytest.fixture
@@ -163,6 +163,6 @@ def test_two_steps_of_one_name_are_refused() -> None:
 
 def test_the_engine_loads_flows(tmp_path: Path) -> None:
     _write(tmp_path, f=HEAD + "steps: [one]")
-    one = type("One", (Step,), {"name": "one"})
+    one = type("One", (Step,), {"name": "one", "no_rollback": "it only looks"})
     engine = FlowEngine.load(tmp_path, [_module("kinds.extra", one)])
     assert list(engine.flows) == ["f"]
