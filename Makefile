@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.cache/bin
 UP ?=
 TESTS ?= tests
 
-.PHONY: help up down test unit integration e2e conformance lint format generate bench lock clean dev run-env
+.PHONY: help up down test unit integration e2e conformance lint format generate bench bench-apiserver lock clean dev run-env
 
 help: ## Show what there is to make.
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ generate: dev ## Write crds/manifests and docs/kinds.md from the models.
 
 bench: run-env ## VMs per second, CPU, memory and writes per VM, as a table.
 	python -m bench $(BENCH)
+
+bench-apiserver: dev ## The API server's rates, CPU per request and memory, beside the reference.
+	python -m bench.apiserver $(BENCH)
 
 lock: dev ## Renew the lock files.
 	python -m uv pip compile -q --universal --python-version 3.11 --no-header --no-annotate --upgrade pyproject.toml -o requirements.lock
