@@ -192,9 +192,7 @@ class Load:
         """
         seen: list[float] = []
         path = f"{PATH}?watch=1&resourceVersion={await self._version()}"
-        watchers = [
-            await Watcher.watch(self._address, path, seen.append) for _ in range(WATCHERS)
-        ]
+        watchers = [await Watcher.watch(self._address, path, seen.append) for _ in range(WATCHERS)]
         (connection,) = await self._open(1)
         found: list[float] = []
         for number in range(FAN_OUTS):
@@ -272,5 +270,3 @@ async def measure(server: Server, objects: int, connections: int, many: int) -> 
         result.start_ms = 1000 * await asyncio.to_thread(server.restart)
         result.resident_again = server.resident()
     return result
-
-

@@ -117,9 +117,7 @@ class Watcher(Connection):
         self._open = asyncio.get_running_loop().create_future()
 
     @classmethod
-    async def watch(
-        cls, address: Address, path: str, seen: Callable[[float], None]
-    ) -> Watcher:
+    async def watch(cls, address: Address, path: str, seen: Callable[[float], None]) -> Watcher:
         loop = asyncio.get_running_loop()
         _, watcher = await loop.create_connection(
             lambda: cls(seen), address.host, address.port, ssl=address.tls

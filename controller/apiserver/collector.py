@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
+
+import orjson
 
 from controller.apiserver import decoding
 from controller.apiserver.admission import User
@@ -18,7 +21,8 @@ from controller.apiserver.catalog import Catalog, Resource, split_api_version
 from controller.apiserver.errors import ApiError
 from controller.apiserver.registry import Registry
 from controller.apiserver.schema import crd as crds
-from controller.apiserver.store import Change, ChangeType, Entry, ObjectKey, Store
+from controller.apiserver.store import Change, ChangeType, ObjectKey, Store
+from controller.apiserver.store.bodies import SLICE
 from controller.apiserver.strategies import DEFINITIONS
 from controller.apiserver.writes import DeleteOptions, WriteOptions
 
@@ -31,6 +35,8 @@ _OPTIONS = WriteOptions(
 _RETRY_SECONDS = 1.0
 _OWNERS = b'"ownerReferences"'
 _DELETING = b'"deletionTimestamp"'
+_CONTAINERS = frozenset({"/namespaces", DEFINITIONS})
+"""Of these, the ones that are being deleted wait for what is in them."""
 
 
 class Collector:
@@ -45,22 +51,19 @@ class Collector:
         self._registry = registry
         self._owned_by: dict[ObjectKey, frozenset[str]] = {}
         self._dependents: defaultdict[str, set[ObjectKey]] = defaultdict(set)
-        self._in_namespace: set[str] = set()
+        self._deleting: set[ObjectKey] = set()
         self._queue: dict[ObjectKey, None] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Index everything, then follow the changes."""
-        for resource in self._store.resources():
+        """Follow the changes. What is there already is indexed by the task, before it works."""
+        for resource in _CONTAINERS:
             shelf = self._store.shelf(resource)
             for (namespace, name), entry in zip(
                 shelf.keys(), shelf.entries(shelf.keys()), strict=True
             ):
-                key = ObjectKey(resource, namespace, name)
-                self._index(key, entry)
-                if _OWNERS in entry.body or _DELETING in entry.body:
-                    self._enqueue(key)
+                self._note_container(ObjectKey(resource, namespace, name), entry.body)
         self._store.listen(self._on_change)
         self._task = asyncio.create_task(self._run(), name="apiserver-collector")
 
@@ -72,28 +75,54 @@ class Collector:
     # Following changes
 
     def _on_change(self, change: Change) -> None:
-        key = change.key
+        key, body = change.key, change.entry.body
+        had_owners = key in self._owned_by
         if change.type is ChangeType.DELETED:
             self._forget(key)
-            self._enqueue_dependents(change.object["metadata"].get("uid", ""))
-            self._enqueue_owners(change.object)
+            self._deleting.discard(key)
+            if self._dependents:
+                self._enqueue_dependents(change.object["metadata"].get("uid", ""))
+            if _OWNERS in body:
+                self._enqueue_owners(change.object)
         else:
-            self._index(key, change.entry)
-            if _OWNERS in change.entry.body or _DELETING in change.entry.body:
-                self._enqueue(key)
-            if change.previous is not None and _OWNERS in change.previous.body:
+            self._note(key, body)
+            if had_owners:
                 self._enqueue_owners(change.old or {})
         self._enqueue_containers(key)
 
-    def _index(self, key: ObjectKey, entry: Entry) -> None:
+    def _note(self, key: ObjectKey, body: bytes) -> None:
+        """Index an object, and look at it if there may be something to do."""
+        self._index(key, body)
+        if key.resource in _CONTAINERS:
+            self._note_container(key, body)
+        if _OWNERS in body or _DELETING in body:
+            self._enqueue(key)
+
+    def _note_container(self, key: ObjectKey, body: bytes) -> None:
+        if _DELETING in body:
+            self._deleting.add(key)
+
+    def _index(self, key: ObjectKey, body: bytes) -> None:
         self._forget(key)
-        if _OWNERS not in entry.body:
+        if _OWNERS not in body:
             return
-        owners = frozenset(owner["uid"] for owner in _owners(entry.object()))
+        owners = frozenset(owner["uid"] for owner in _owners(orjson.loads(body)))
         if owners:
             self._owned_by[key] = owners
             for uid in owners:
                 self._dependents[uid].add(key)
+
+    async def _index_all(self) -> None:
+        """What was stored before the start. Changes meanwhile are indexed as they come."""
+        for resource in self._store.resources():
+            names = self._store.shelf(resource).keys()
+            for start in range(0, len(names), SLICE):
+                keys = [ObjectKey(resource, *each) for each in names[start : start + SLICE]]
+                there = [(key, entry) for key in keys if (entry := self._store.get(key))]
+                bodies = self._store.read([entry for _, entry in there])
+                for (key, _), body in zip(there, bodies, strict=True):
+                    self._note(key, body)
+                await asyncio.sleep(0)
 
     def _forget(self, key: ObjectKey) -> None:
         for uid in self._owned_by.pop(key, ()):
@@ -118,20 +147,20 @@ class Collector:
 
     def _enqueue_containers(self, key: ObjectKey) -> None:
         """The namespace and the definition that may wait for this object to be gone."""
-        if key.namespace:
-            self._enqueue_if_deleting(ObjectKey("/namespaces", "", key.namespace))
+        if not self._deleting:
+            return
         group, _, plural = key.resource.partition("/")
-        if "." in group:
-            self._enqueue_if_deleting(ObjectKey(DEFINITIONS, "", f"{plural}.{group}"))
-
-    def _enqueue_if_deleting(self, key: ObjectKey) -> None:
-        entry = self._store.get(key)
-        if entry is not None and _DELETING in entry.body:
-            self._enqueue(key)
+        for container in (
+            ObjectKey("/namespaces", "", key.namespace),
+            ObjectKey(DEFINITIONS, "", f"{plural}.{group}"),
+        ):
+            if container in self._deleting:
+                self._enqueue(container)
 
     # Working
 
     async def _run(self) -> None:
+        await self._index_patiently()
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -139,6 +168,15 @@ class Collector:
                 key = next(iter(self._queue))
                 del self._queue[key]
                 await self._attend_safely(key)
+
+    async def _index_patiently(self) -> None:
+        """Nothing is collected before all dependents are known."""
+        while True:
+            try:
+                return await self._index_all()
+            except sqlite3.Error as error:
+                _log.error("cannot read what is stored; will try again", extra={"error": error})
+                await asyncio.sleep(_RETRY_SECONDS)
 
     async def _attend_safely(self, key: ObjectKey) -> None:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import orjson
 
@@ -13,14 +13,13 @@ from controller.apiserver import decoding, errors
 from controller.apiserver.catalog import Resource
 from controller.apiserver.errors import ApiError
 from controller.apiserver.selectors import EVERYTHING, Selection
-from controller.apiserver.store import Entry, Store
+from controller.apiserver.store import Entry, Forgotten, Store
 
-_SLICE = 500
-"""Objects matched between two breaths of the event loop."""
 _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start "
     "a new list without the continue parameter."
 )
+_TOO_SLOW = "What was to be listed was compacted away meanwhile. Start a new list."
 Key = tuple[str, str]
 
 
@@ -38,28 +37,50 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class Page:
-    """A list's answer: stored objects, the version they are of, and how to go on."""
+    """A list's answer: objects as they are stored, the version they are of, and how to go on."""
 
-    entries: list[Entry]
+    bodies: list[bytes]
     version: int
     token: str = ""
     remaining: int | None = None
 
 
+class _Snapshot(NamedTuple):
+    """Keys and entries, in order, as they were at ``version``."""
+
+    version: int
+    keys: list[Key]
+    entries: list[Entry]
+
+    def only(self, name: str) -> _Snapshot:
+        found = [pair for pair in zip(self.keys, self.entries, strict=True) if pair[0][1] == name]
+        return _Snapshot(self.version, [key for key, _ in found], [entry for _, entry in found])
+
+
 async def list_page(store: Store, resource: Resource, options: ListOptions) -> Page:
     """Raises ApiError: 410 where history does not reach back, 504 for a version to come."""
     version, after = _start(store, options)
-    keys, entries = await _snapshot(store, resource, options.namespace, version, after)
+    there = await _snapshot(store, resource, options.namespace, version, after)
     if (name := _single(resource, options)) is not None:
-        found = [entry for key, entry in zip(keys, entries, strict=True) if key[1] == name]
-        return await _select(resource, found, keys, version, replace(options, limit=0))
-    if not options.selection.everything:
-        return await _select(resource, entries, keys, version, options)
-    if not options.limit or len(entries) <= options.limit:
-        return Page(entries, version)
-    token = _token(version, keys[options.limit - 1])
-    remaining = len(entries) - options.limit
-    return Page(entries[: options.limit], version, token, remaining)
+        there, options = there.only(name), replace(options, limit=0)
+    try:
+        if not options.selection.everything:
+            return await _select(store, resource, there, options)
+        return await _cut(store, there, options.limit)
+    except Forgotten:
+        raise errors.expired(_TOO_SLOW) from None
+
+
+async def _cut(store: Store, there: _Snapshot, limit: int) -> Page:
+    version, keys, entries = there
+    if not limit or len(entries) <= limit:
+        return Page(await _bodies(store, entries), version)
+    token = _token(version, keys[limit - 1])
+    return Page(await _bodies(store, entries[:limit]), version, token, len(entries) - limit)
+
+
+async def _bodies(store: Store, entries: list[Entry]) -> list[bytes]:
+    return [body async for slice_ in store.bodies(entries) for body in slice_]
 
 
 def _single(resource: Resource, options: ListOptions) -> str | None:
@@ -86,12 +107,11 @@ def _start(store: Store, options: ListOptions) -> tuple[int, Key | None]:
 
 async def _snapshot(
     store: Store, resource: Resource, namespace: str, version: int, after: Key | None
-) -> tuple[list[Key], list[Entry]]:
-    """Keys and entries, in order, as they were at ``version``."""
+) -> _Snapshot:
     shelf = store.shelf(resource.storage)
     if version == store.version:
         keys = shelf.keys(namespace, after)
-        return keys, shelf.entries(keys)
+        return _Snapshot(version, keys, shelf.entries(keys))
     try:
         undone = await store.undo(resource.storage, version)
     except KeyError:
@@ -105,22 +125,23 @@ async def _snapshot(
         elif (not namespace or key[0] == namespace) and (after is None or key > after):
             then[key] = entry
     ordered = sorted(then)
-    return ordered, [then[key] for key in ordered]
+    return _Snapshot(version, ordered, [then[key] for key in ordered])
 
 
 async def _select(
-    resource: Resource, entries: list[Entry], keys: list[Key], version: int, options: ListOptions
+    store: Store, resource: Resource, there: _Snapshot, options: ListOptions
 ) -> Page:
-    found: list[Entry] = []
-    for at, entry in enumerate(entries):
-        if at % _SLICE == _SLICE - 1:
-            await asyncio.sleep(0)
-        wire = decoding.present_wire(resource, entry.object())
-        if not options.selection.matches(wire):
-            continue
-        found.append(entry)
-        if options.limit and len(found) == options.limit and at + 1 < len(entries):
-            return Page(found, version, _token(version, keys[at]))
+    version, keys, entries = there
+    found: list[bytes] = []
+    at = 0
+    async for slice_ in store.bodies(entries):
+        for body in slice_:
+            at += 1
+            if not options.selection.matches(decoding.present_wire(resource, orjson.loads(body))):
+                continue
+            found.append(body)
+            if options.limit and len(found) == options.limit and at < len(entries):
+                return Page(found, version, _token(version, keys[at - 1]))
     return Page(found, version)
 
 

@@ -15,15 +15,15 @@ from controller.apiserver import decoding, errors
 from controller.apiserver.catalog import Resource
 from controller.apiserver.errors import ApiError
 from controller.apiserver.selectors import EVERYTHING, Selection
-from controller.apiserver.store import Change, ChangeType, Entry, Store, Subscription
+from controller.apiserver.store import Change, ChangeType, Entry, Forgotten, Store, Subscription
 
 Wire = dict[str, Any]
 Render = Callable[[Wire], Wire]
 """Turns an object into what the client asked for (a table, its metadata)."""
 
 BOOKMARK_SECONDS = 30.0
+_TOO_SLOW = "too old resource version: the watcher was too slow"
 _INITIAL_END = "k8s.io/initial-events-end"
-_SLICE = 200
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Watch:
             if subscription is not None:
                 async for chunk in self._follow(subscription, deadline):
                     yield chunk
+        except Forgotten:
+            yield self._error(errors.expired(_TOO_SLOW))
         finally:
             if subscription is not None:
                 self._store.unsubscribe(self._resource.storage, subscription)
@@ -103,17 +105,16 @@ class Watch:
             yield self._error(errors.too_old(version, self._store.floor)), None
 
     async def _existing(self, entries: list[Entry]) -> AsyncIterator[bytes]:
-        for start in range(0, len(entries), _SLICE):
-            lines = [self._existing_line(e) for e in entries[start : start + _SLICE]]
-            yield b"".join(lines)
+        async for slice_ in self._store.bodies(entries):
+            yield b"".join(map(self._existing_line, slice_))
             await asyncio.sleep(0)
         if self._options.initial_end:
             yield self._bookmark(initial_end=True)
 
-    def _existing_line(self, entry: Entry) -> bytes:
+    def _existing_line(self, body: bytes) -> bytes:
         if self._render is None and self._options.selection.everything:
-            return _line(b"ADDED", decoding.present(self._resource, entry.body))
-        wire = decoding.present_wire(self._resource, entry.object())
+            return _line(b"ADDED", decoding.present(self._resource, body))
+        wire = decoding.present_wire(self._resource, orjson.loads(body))
         return self._wire_line(b"ADDED", wire) if self._options.selection.matches(wire) else b""
 
     async def _follow(self, subscription: Subscription, deadline: float) -> AsyncIterator[bytes]:
@@ -125,9 +126,7 @@ class Watch:
             await subscription.wait(min(deadline, next_bookmark) - now)
             changes = subscription.take()
             if subscription.overflowed:
-                yield self._error(
-                    errors.expired("too old resource version: the watcher was too slow")
-                )
+                yield self._error(errors.expired(_TOO_SLOW))
                 return
             if changes:
                 chunk = self._changes(changes)

@@ -88,7 +88,7 @@ class Verbs:
             metadata["remainingItemCount"] = page.remaining
         if wanted.selection.shards is not None:
             metadata["shardInfo"] = {"selector": wanted.selection.shards.text}
-        bodies = [decoding.present(call.resource, entry.body) for entry in page.entries]
+        bodies = [decoding.present(call.resource, body) for body in page.bodies]
         return Answer(self._collection(call, metadata, bodies), media=call.accepted.media)
 
     def _collection(self, call: Call, metadata: Wire, bodies: Sequence[bytes]) -> bytes:
@@ -288,8 +288,8 @@ class Verbs:
         delete, write = options.delete_options({} if body else call.query, given, call.user)
         page = await listing.list_page(self._store, call.resource, wanted)
         bodies = []
-        for entry in page.entries:
-            body = decoding.present(call.resource, entry.body)
+        for stored in page.bodies:
+            body = decoding.present(call.resource, stored)
             metadata = orjson.loads(body)["metadata"]
             try:
                 await self._registry.delete(

@@ -1,7 +1,8 @@
-"""The store: an append-only log in SQLite, the current state and the latest changes in memory."""
+"""The store: an append-only log in SQLite; in memory what there is, and the latest changes."""
 
+from controller.apiserver.store.bodies import Entry, Forgotten
 from controller.apiserver.store.lock import StoreInUse
-from controller.apiserver.store.memory import Change, ChangeType, Entry, ObjectKey
+from controller.apiserver.store.memory import Change, ChangeType, ObjectKey
 from controller.apiserver.store.schema import CorruptStore
 from controller.apiserver.store.store import Store, StoreFailure, Subscription
 
@@ -10,6 +11,7 @@ __all__ = [
     "ChangeType",
     "CorruptStore",
     "Entry",
+    "Forgotten",
     "ObjectKey",
     "Store",
     "StoreFailure",

@@ -8,12 +8,12 @@ Compaction drops rows that were replaced (or say "deleted") before a version, th
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from controller.apiserver.store import schema
-from controller.apiserver.store.memory import ChangeType
 from controller.apiserver.store.schema import CorruptStore
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
@@ -29,6 +29,11 @@ class Row(NamedTuple):
     name: str
     previous: int
     body: bytes
+
+
+Head = tuple[int, int, str, str, str, int]
+"""A row without its body."""
+_TOGETHER = 64
 
 
 class HistoryRow(NamedTuple):
@@ -94,19 +99,34 @@ def floor(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM meta WHERE key='floor'").fetchone()[0])
 
 
-def rows(connection: sqlite3.Connection) -> Iterator[Row]:
-    """The whole log, oldest first."""
-    cursor = connection.execute(
-        "SELECT version, type, resource, namespace, name, previous, body FROM log ORDER BY version"
+def heads(connection: sqlite3.Connection) -> Iterator[Head]:
+    """The whole log without its objects, oldest first."""
+    return connection.execute(
+        "SELECT version, type, resource, namespace, name, previous FROM log ORDER BY version"
     )
-    return (Row(*found) for found in cursor)
+
+
+def bodies(connection: sqlite3.Connection, versions: Sequence[int]) -> dict[int, bytes]:
+    """The objects of these rows, as far as they are there."""
+    marks = ",".join("?" * len(versions))
+    return dict(
+        connection.execute(f"SELECT version, body FROM log WHERE version IN ({marks})", versions)  # noqa: S608 marks are marks
+    )
 
 
 def append(connection: sqlite3.Connection, batch: Sequence[Row]) -> None:
-    """All of ``batch`` or nothing."""
+    """All of ``batch`` or nothing.
+
+    One statement for many rows: each statement gives the interpreter to the event loop, which
+    returns it in its own time.
+    """
+    if len(batch) <= _TOGETHER:
+        _insert(connection, batch)
+        return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany("INSERT INTO log VALUES (?,?,?,?,?,?,?)", _reordered(batch))
+        for start in range(0, len(batch), _TOGETHER):
+            _insert(connection, batch[start : start + _TOGETHER])
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
@@ -114,8 +134,9 @@ def append(connection: sqlite3.Connection, batch: Sequence[Row]) -> None:
         raise
 
 
-def _reordered(batch: Sequence[Row]) -> Iterable[tuple[object, ...]]:
-    return ((r.version, r.type, r.resource, r.namespace, r.name, r.previous, r.body) for r in batch)
+def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    values = ",".join(["(?,?,?,?,?,?,?)"] * len(rows))
+    connection.execute(f"INSERT INTO log VALUES {values}", list(chain.from_iterable(rows)))  # noqa: S608 marks alone
 
 
 def raise_floor(connection: sqlite3.Connection, version: int) -> None:
@@ -141,7 +162,3 @@ def history(
         (after, upto, resource, limit),
     )
     return [HistoryRow(Row(*found[:7]), found[7]) for found in cursor]
-
-
-def is_deletion(row: Row) -> bool:
-    return row.type == ChangeType.DELETED

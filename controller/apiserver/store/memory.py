@@ -1,4 +1,4 @@
-"""What the store keeps in memory: the current objects, and the latest changes."""
+"""What the store keeps in memory: which objects there are, and the latest changes in full."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-import orjson
+from controller.apiserver.store.bodies import Bodies, Entry
+
+
+_FRESH = 256
+"""How many of the latest changes keep what watchers derive from them."""
 
 
 class ChangeType(IntEnum):
@@ -27,22 +31,10 @@ class ObjectKey(NamedTuple):
     name: str
 
 
-class Entry(NamedTuple):
-    """An object as it is stored: its resourceVersion and its JSON."""
-
-    version: int
-    body: bytes
-
-    def object(self) -> dict[str, Any]:
-        """Parsed anew at each call: the caller may change it."""
-        parsed: dict[str, Any] = orjson.loads(self.body)
-        return parsed
-
-
 class Change:
     """One committed write. Shared by all watchers, so what they derive from it is kept here."""
 
-    __slots__ = ("_object", "_old", "entry", "key", "lines", "previous", "type")
+    __slots__ = ("_object", "_old", "entry", "key", "lines", "previous", "size", "type")
 
     def __init__(
         self, type_: ChangeType, key: ObjectKey, entry: Entry, previous: Entry | None
@@ -51,6 +43,7 @@ class Change:
         self.key = key
         self.entry = entry
         self.previous = previous
+        self.size = len(entry.body)
         self.lines: dict[object, bytes] = {}
         self._object: dict[str, Any] | None = None
         self._old: dict[str, Any] | None = None
@@ -73,8 +66,10 @@ class Change:
             self._old = self.previous.object()
         return self._old
 
-    def size(self) -> int:
-        return len(self.entry.body) + (len(self.previous.body) if self.previous else 0)
+    def rest(self) -> None:
+        """Drop what was derived: most watchers have seen it. It is made again if need be."""
+        self.lines.clear()
+        self._object = self._old = None
 
 
 class Shelf:
@@ -134,10 +129,12 @@ class Shelf:
 class Ring:
     """The latest changes, bounded in number and bytes.
 
-    Every change later than ``floor`` is here.
+    Every change later than ``floor`` is here. Their objects are in memory as long as they are;
+    ``bodies`` has them afterwards.
     """
 
-    def __init__(self, capacity: int, capacity_bytes: int, floor: int) -> None:
+    def __init__(self, capacity: int, capacity_bytes: int, floor: int, bodies: Bodies) -> None:
+        self._bodies = bodies
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._bytes = 0
@@ -146,11 +143,15 @@ class Ring:
 
     def append(self, change: Change) -> None:
         self._changes.append(change)
-        self._bytes += change.size()
+        self._bytes += change.size
+        if len(self._changes) > _FRESH:
+            self._changes[-1 - _FRESH].rest()
         while len(self._changes) > self._capacity or self._bytes > self._capacity_bytes:
             oldest = self._changes.popleft()
-            self._bytes -= oldest.size()
+            self._bytes -= oldest.size
             self.floor = oldest.version
+            oldest.rest()
+            oldest.entry.let_go(self._bodies)
 
     def since(self, version: int) -> list[Change]:
         """Changes later than ``version``, oldest first. ``version`` must not be below floor."""

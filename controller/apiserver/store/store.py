@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from controller.apiserver.store import log
+from controller.apiserver.store.bodies import SLICE, Bodies, Entry
 from controller.apiserver.store.lock import StoreLock
-from controller.apiserver.store.log import Row, Synchronous
+from controller.apiserver.store.log import Head, Row, Synchronous
 from controller.apiserver.store.memory import (
     Change,
     ChangeType,
-    Entry,
     ObjectKey,
     Ring,
     Shelf,
@@ -108,6 +109,7 @@ class Store:
         self._path = path
         self._limits = limits or Limits()
         self._shelves = Shelves()
+        self._bodies = Bodies()
         self._pending: dict[ObjectKey, Change] = {}
         self._futures: dict[int, asyncio.Future[Entry]] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
@@ -120,7 +122,7 @@ class Store:
         self._lock = StoreLock(path)
         self._reader: sqlite3.Connection | None = None
         self._reading = asyncio.Lock()
-        self._ring = Ring(0, 0, 0)
+        self._ring = Ring(0, 0, 0, self._bodies)
         self._synchronous = synchronous
         self._last = 0
         self.version = 0
@@ -137,31 +139,34 @@ class Store:
         except BaseException:
             self._lock.release()
             raise
-        self._ring = Ring(self._limits.ring_changes, self._limits.ring_bytes, self.version)
+        limits = self._limits
+        self._ring = Ring(limits.ring_changes, limits.ring_bytes, self.version, self._bodies)
         self._marks.append((time.monotonic(), self.version))
         self._reader = log.open_reader(self._path)
+        self._bodies.open(self._path)
         self._writer.start()
 
     def _load(self) -> None:
         connection = log.open_log(self._path, self._synchronous, check=True)
         try:
             self.floor = self.version = log.floor(connection)
-            for row in log.rows(connection):
-                self._load_row(row)
+            for head in log.heads(connection):
+                self._load_head(head)
         finally:
             connection.close()
         self._last = self.version
 
-    def _load_row(self, row: Row) -> None:
-        shelf = self._shelves.of(row.resource)
-        if row.previous:
-            self._garbage.append((row.version, row.previous))
-        if log.is_deletion(row):
-            shelf.remove(row.namespace, row.name)
-            self._garbage.append((row.version, row.version))
+    def _load_head(self, head: Head) -> None:
+        version, type_, resource, namespace, name, previous = head
+        shelf = self._shelves.of(resource)
+        if previous:
+            self._garbage.append((version, previous))
+        if type_ == ChangeType.DELETED:
+            shelf.remove(namespace, name)
+            self._garbage.append((version, version))
         else:
-            shelf.load(row.namespace, row.name, Entry(row.version, row.body))
-        self.version = max(self.version, row.version)  # the floor may be later than any row
+            shelf.load(sys.intern(namespace), name, Entry(version, self._bodies))
+        self.version = max(self.version, version)  # the floor may be later than any row
 
     async def close(self) -> None:
         """Commit what is under way and end. Subscriptions are woken and closed."""
@@ -169,6 +174,7 @@ class Store:
         await asyncio.to_thread(self._writer.stop)
         if self._reader is not None:
             self._reader.close()
+        self._bodies.close()
         self._lock.release()
 
     def end_subscriptions(self) -> None:
@@ -193,6 +199,20 @@ class Store:
     def shelf(self, resource: str) -> Shelf:
         return self._shelves.of(resource)
 
+    async def bodies(self, entries: Sequence[Entry]) -> AsyncIterator[list[bytes]]:
+        """The JSON of many entries, slice by slice; others get their turn between.
+
+        Raises Forgotten if they are no longer current and were compacted away meanwhile.
+        """
+        for start in range(0, len(entries), SLICE):
+            if start:
+                await asyncio.sleep(0)
+            yield self.read(entries[start : start + SLICE])
+
+    def read(self, entries: Sequence[Entry]) -> list[bytes]:
+        """As ``bodies``, at once: SLICE entries at most."""
+        return self._bodies.of(entries)
+
     def resources(self) -> list[str]:
         """Resources of which there is or was an object."""
         return [resource for resource, _ in self._shelves]
@@ -200,10 +220,11 @@ class Store:
     async def undo(self, resource: str, version: int) -> dict[tuple[str, str], Entry | None]:
         """What every object changed since ``version`` was at ``version`` (None: not there).
 
+        Up to the moment of returning: nothing is published between that and the caller's next step.
         Raises KeyError if history does not reach back so far.
         """
         found: dict[tuple[str, str], Entry | None] = {}
-        async for change in self._changes(resource, version, self.version):
+        async for change in self._changes(resource, version):
             key = (change.key.namespace, change.key.name)
             found.setdefault(key, change.previous)
         return found
@@ -303,7 +324,7 @@ class Store:
         recent = [c for c in self._ring.since(version) if c.key.resource == resource]
         yield recent, self.subscribe(resource)
 
-    async def _changes(self, resource: str, after: int, upto: int) -> AsyncIterator[Change]:
+    async def _changes(self, resource: str, after: int) -> AsyncIterator[Change]:
         while after < self._ring.floor:
             floor = self._ring.floor
             piece = await self._read(resource, after, floor)
@@ -311,7 +332,7 @@ class Store:
                 yield change
             after = piece[-1].version if len(piece) == _CHUNK else floor
         for change in self._ring.since(after):
-            if change.key.resource == resource and change.version <= upto:
+            if change.key.resource == resource:
                 yield change
 
     async def _read(self, resource: str, after: int, upto: int) -> list[Change]:

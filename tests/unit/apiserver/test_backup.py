@@ -38,7 +38,7 @@ def body(value: Any) -> Any:
 def state(store: Store) -> dict[str, tuple[int, bytes]]:
     shelf = store.shelf(RESOURCE)
     keys = shelf.keys()
-    return {k[1]: tuple(e) for k, e in zip(keys, shelf.entries(keys), strict=True)}
+    return {k[1]: (e.version, e.body) for k, e in zip(keys, shelf.entries(keys), strict=True)}
 
 
 @pytest.fixture
