@@ -128,9 +128,7 @@ async def _snapshot(
     return _Snapshot(version, ordered, [then[key] for key in ordered])
 
 
-async def _select(
-    store: Store, resource: Resource, there: _Snapshot, options: ListOptions
-) -> Page:
+async def _select(store: Store, resource: Resource, there: _Snapshot, options: ListOptions) -> Page:
     version, keys, entries = there
     found: list[bytes] = []
     at = 0

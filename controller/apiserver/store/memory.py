@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from controller.apiserver.store.bodies import Bodies, Entry
 
-
 _FRESH = 256
 """How many of the latest changes keep what watchers derive from them."""
 
