@@ -209,7 +209,9 @@ class Registry:
         self, resource: Resource, found: Found, delete: DeleteOptions, options: WriteOptions
     ) -> Outcome | None:
         key, entry, old = found
-        new = decoding.present_wire(resource, entry.object())
+        new = {**old, "metadata": dict(old["metadata"])}
+        if not resource.custom:  # more may be changed than metadata
+            new = decoding.present_wire(resource, entry.object())
         writes.begin_deletion(resource, new, delete)
         await self._judging.before(resource, None, old, "", options)
         await self._judging.admit(resource, None, old, "", options)
@@ -219,12 +221,13 @@ class Registry:
         if not gone and structural.same(new, old):
             return Outcome(decoding.present(resource, entry.body))
         if options.dry_run:
-            return Outcome(decoding.encode(new), deleted=gone)
+            return Outcome(decoding.encode(new), deleted=gone, metadata=new["metadata"])
         if gone:
             new = old  # watchers see the last state it had, not the deletion's beginning
         type_ = ChangeType.DELETED if gone else ChangeType.MODIFIED
         written = await self._write(type_, key, decoding.store_wire(resource, new))
-        return Outcome(decoding.present(resource, written.body), deleted=gone)
+        body = decoding.present(resource, written.body)
+        return Outcome(body, deleted=gone, metadata=new["metadata"])
 
     # What the verbs share
 

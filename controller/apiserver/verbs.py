@@ -266,7 +266,7 @@ class Verbs:
         )
         if not outcome.deleted:
             return self._one(call, outcome.body, warnings=write.warnings)
-        metadata = orjson.loads(outcome.body)["metadata"]
+        metadata = outcome.metadata
         details = {
             "name": metadata["name"],
             "group": call.resource.group,

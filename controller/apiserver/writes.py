@@ -59,11 +59,15 @@ class DeleteOptions:
 
 @dataclass
 class Outcome:
-    """A write's answer: the object's JSON in the version asked for."""
+    """A write's answer: the object's JSON in the version asked for.
+
+    ``metadata`` is that of what a delete was about.
+    """
 
     body: bytes
     created: bool = False
     deleted: bool = False
+    metadata: Wire = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 

@@ -111,6 +111,8 @@ class Store:
         self._shelves = Shelves()
         self._bodies = Bodies()
         self._pending: dict[ObjectKey, Change] = {}
+        self._waiting: list[Append] = []
+        self._committing = False
         self._futures: dict[int, asyncio.Future[Entry]] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._listeners: list[Callable[[Change], None]] = []
@@ -171,6 +173,7 @@ class Store:
     async def close(self) -> None:
         """Commit what is under way and end. Subscriptions are woken and closed."""
         self.end_subscriptions()
+        self._commit()
         await asyncio.to_thread(self._writer.stop)
         if self._reader is not None:
             self._reader.close()
@@ -248,8 +251,18 @@ class Store:
         future: asyncio.Future[Entry] = self._loop.create_future()
         self._futures[entry.version] = future
         self._pending[key] = change
-        self._writer.submit(Append(change, row, self._epoch))
+        self._waiting.append(Append(change, row, self._epoch))
+        if not self._committing:
+            self._committing = True
+            self._loop.call_soon(self._commit)
         return future
+
+    def _commit(self) -> None:
+        """Hand over what waits. What comes until that is on disk waits together for the next."""
+        batch, self._waiting = self._waiting, []
+        self._committing = bool(batch)
+        if batch:
+            self._writer.submit(batch)
 
     def _done(self, batch: Sequence[Append], error: Exception | None) -> None:
         assert self._loop is not None
@@ -257,6 +270,7 @@ class Store:
             self._loop.call_soon_threadsafe(self._settle, batch, error)
 
     def _settle(self, batch: Sequence[Append], error: Exception | None) -> None:
+        self._commit()
         if error is not None:
             self._fail(batch, error)
             return

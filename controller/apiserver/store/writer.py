@@ -1,4 +1,4 @@
-"""The one thread that writes the log. Requests that come together share a transaction."""
+"""The one thread that writes the log. Writes that come together share a transaction."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from pathlib import Path
 from controller.apiserver.store import log
 from controller.apiserver.store.log import Row, Synchronous
 from controller.apiserver.store.memory import Change
-
-MAX_BATCH = 512
-
 
 @dataclass(frozen=True)
 class Append:
@@ -48,14 +45,15 @@ class Writer:
         self._path = path
         self._synchronous = synchronous
         self._done = done
-        self._queue: queue.SimpleQueue[Append | Compact | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Sequence[Append] | Compact | None] = queue.SimpleQueue()
         self._broken_epoch = -1
         self._thread = threading.Thread(target=self._run, name="apiserver-writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def submit(self, item: Append | Compact) -> None:
+    def submit(self, item: Sequence[Append] | Compact) -> None:
+        """Writes that are to be committed together, or a compaction."""
         self._queue.put(item)
 
     def stop(self) -> None:
@@ -73,28 +71,15 @@ class Writer:
 
     def _round(self, connection: sqlite3.Connection) -> bool:
         item = self._queue.get()
-        batch: list[Append] = []
-        while True:
-            if isinstance(item, Append):
-                batch.append(item)
-            else:
-                self._commit(connection, batch)
-                if item is _STOP:
-                    return False
-                _compact(connection, item)
-                return True
-            if len(batch) >= MAX_BATCH:
-                break
-            try:
-                item = self._queue.get_nowait()
-            except queue.Empty:
-                break
-        self._commit(connection, batch)
+        if item is _STOP:
+            return False
+        if isinstance(item, Compact):
+            _compact(connection, item)
+        else:
+            self._commit(connection, item)
         return True
 
     def _commit(self, connection: sqlite3.Connection, batch: Sequence[Append]) -> None:
-        if not batch:
-            return
         good = [item for item in batch if item.epoch > self._broken_epoch]
         stale = [item for item in batch if item.epoch <= self._broken_epoch]
         if stale:
