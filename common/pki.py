@@ -174,7 +174,7 @@ def client_context(ca: Path, pair: CertPair | None) -> ssl.SSLContext:
     return context
 
 
-def peer_of(request: web.Request) -> Peer | None:
+def peer_of(request: web.BaseRequest) -> Peer | None:
     """Who the client of a TLS request is; None without a client certificate."""
     transport = request.transport
     found = transport.get_extra_info("peercert") if transport is not None else None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 SHUTDOWN_SECONDS = 2.0
@@ -29,7 +32,7 @@ class PortTaken(Exception):
 class Server:
     """A running server. ``port`` is the real one when 0 was asked for."""
 
-    runner: web.AppRunner
+    runner: web.BaseRunner
     port: int
 
     async def close(self) -> None:
@@ -38,7 +41,7 @@ class Server:
 
 
 async def serve(
-    app: web.Application,
+    app: web.Application | web.Server,
     host: str,
     port: int,
     *,
@@ -46,9 +49,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
 ) -> Server:
     """Start serving; raises PortTaken. A handler whose client goes away is cancelled."""
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
-    )
+    runner = _runner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port, ssl_context=ssl_context, backlog=1024).start()
@@ -58,6 +59,34 @@ async def serve(
             raise PortTaken(host, port, flag) from None
         raise
     return Server(runner, int(runner.addresses[0][1]))
+
+
+def handler(
+    handle: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], body_limit: int
+) -> web.Server:
+    """An application that is one function: without a router and what else it would not use.
+
+    ``body_limit``: bytes; a larger body raises web.HTTPRequestEntityTooLarge where it is read.
+    """
+    loop = asyncio.get_running_loop()
+
+    def make(
+        message: RawRequestMessage, payload: StreamReader, protocol: web.RequestHandler,
+        writer: AbstractStreamWriter, task: asyncio.Task[None],
+    ) -> web.BaseRequest:  # fmt: skip
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, loop, client_max_size=body_limit
+        )
+
+    return web.Server(handle, request_factory=make, handler_cancellation=True, access_log=None)
+
+
+def _runner(app: web.Application | web.Server) -> web.BaseRunner:
+    if isinstance(app, web.Server):
+        return web.ServerRunner(app, shutdown_timeout=SHUTDOWN_SECONDS)
+    return web.AppRunner(
+        app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_SECONDS
+    )
 
 
 def add_probes(app: web.Application, ready: Callable[[], bool | str]) -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
+import gc
 import logging
 import signal
 from dataclasses import dataclass, field
@@ -47,6 +49,7 @@ _log = logging.getLogger(__name__)
 _OWN = WriteOptions(
     User("system:apiserver", frozenset({auth.MASTERS})), internal=True, manager="kumulus-apiserver"
 )
+_GC_THRESHOLD = 10_000
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -136,6 +139,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
             api.application(), config.host, config.port, ssl_context=context, flag=config.port_flag
         )
         undo.pop_all()
+    _settle_memory()
     url = f"https://{config.host}:{running.port}"
     kubeconfig = write_kubeconfig(
         config.kubeconfig or config.data_dir / "kubeconfig", url, authority.ca, admin
@@ -237,3 +241,18 @@ async def _compact_forever(store: Store, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         store.compact()
+        _return_memory()
+
+
+def _settle_memory() -> None:
+    """What was loaded so far stays: the collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+
+
+def _return_memory() -> None:
+    """Give the system back what large answers took (glibc keeps it; milliseconds)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

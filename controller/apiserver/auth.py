@@ -79,7 +79,7 @@ def refusal(attempt: Attempt) -> str:
     )
 
 
-def authenticate(request: web.Request, tokens: Tokens | None) -> User:
+def authenticate(request: web.BaseRequest, tokens: Tokens | None) -> User:
     """By client certificate (user = CN, groups = O), else by bearer token, else anonymous.
 
     Raises ApiError (401) for a token that is not known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import gzip
 import logging
 import time
@@ -16,8 +17,10 @@ from urllib.parse import unquote
 import orjson
 import yaml
 from aiohttp import web
+from aiohttp.web import BaseRequest
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
+from common.web import handler
 from controller.apiserver import auth, discovery, errors, negotiate, openapi_v2
 from controller.apiserver.access import audit
 from controller.apiserver.access.audit import Audit, Exchange
@@ -71,7 +74,7 @@ class HttpApi:
         self._gate = gate
         self._ready = ready
         self._openapi = OpenApi(catalog)
-        self._plain: dict[str, Callable[[web.Request], web.Response]] = {
+        self._plain: dict[str, Callable[[BaseRequest], web.Response]] = {
             "/version": lambda _: _json(discovery.version()),
             "/metrics": lambda _: web.Response(
                 body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST}
@@ -86,12 +89,10 @@ class HttpApi:
             "/": self._root,
         }
 
-    def application(self) -> web.Application:
-        app = web.Application(client_max_size=self._gate.body_limit)
-        app.router.add_route("*", "/{path:.*}", self.handle)
-        return app
+    def application(self) -> web.Server:
+        return handler(self.handle, self._gate.body_limit)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: BaseRequest) -> web.StreamResponse:
         started = time.perf_counter()
         verb, resource = request.method, ""
         seen = Exchange(dt.datetime.now(dt.UTC)) if self._gate.audit is not None else None
@@ -122,15 +123,15 @@ class HttpApi:
             response = _status(errors.internal("the server's log has the reason"))
         if (deprecation := request.get("deprecation")) and not response.prepared:
             response.headers.add("Warning", _warning(deprecation))
-        REQUESTS.labels(verb, resource, str(response.status)).inc()
+        _counter(verb, resource, response.status).inc()
         if verb != "watch":
-            DURATION.labels(verb, resource).observe(time.perf_counter() - started)
+            _duration(verb, resource).observe(time.perf_counter() - started)
         if seen is not None:
             seen.verb, seen.target, seen.code = verb, target, response.status
             await self._audit(request, seen)
         return response
 
-    async def _audit(self, request: web.Request, seen: Exchange) -> None:
+    async def _audit(self, request: BaseRequest, seen: Exchange) -> None:
         log = self._gate.audit
         if log is None:
             return
@@ -140,7 +141,12 @@ class HttpApi:
         await log.record(audit.event(request, seen, level=log.level, body=body))
 
     def _authorize(
-        self, request: web.Request, user: User, verb: str, path: str, target: ResourcePath | None
+        self,
+        request: BaseRequest,
+        user: User,
+        verb: str,
+        path: str,
+        target: ResourcePath | None,
     ) -> None:
         if path in auth.PUBLIC_PATHS or auth.MASTERS in user.groups:
             return
@@ -149,7 +155,12 @@ class HttpApi:
         auth.authorize(self._gate.authorizer, _attempt(request, user, verb, path, target))
 
     async def _answer(
-        self, request: web.Request, user: User, path: str, target: ResourcePath | None, verb: str
+        self,
+        request: BaseRequest,
+        user: User,
+        path: str,
+        target: ResourcePath | None,
+        verb: str,
     ) -> web.StreamResponse:
         if target is None:
             return self._answer_plain(request, path.rstrip("/") or "/")
@@ -177,14 +188,14 @@ class HttpApi:
             return await self._watch(request, call)
         return await self._respond(request, await self._run(request, call, verb))
 
-    async def _review(self, request: web.Request, call: Call, form: Resource, verb: str) -> Answer:
+    async def _review(self, request: BaseRequest, call: Call, form: Resource, verb: str) -> Answer:
         if verb != "create":
             raise errors.method_not_allowed()
         media = negotiate.media_type(request.headers.get("Content-Type", ""))
         body = await request.read()
         return await self._verbs.review(call, body, media, form, self._gate.reviews)
 
-    async def _run(self, request: web.Request, call: Call, verb: str) -> Answer:
+    async def _run(self, request: BaseRequest, call: Call, verb: str) -> Answer:
         verbs = self._verbs
         if verb in ("get", "list"):
             return await (verbs.get(call) if verb == "get" else verbs.list(call))
@@ -202,7 +213,7 @@ class HttpApi:
             raise errors.method_not_allowed()
         return await found(call, body, media)
 
-    async def _respond(self, request: web.Request, answer: Answer) -> web.Response:
+    async def _respond(self, request: BaseRequest, answer: Answer) -> web.Response:
         body = answer.body
         headers = {"Content-Type": "application/json"}
         if answer.media == negotiate.YAML:
@@ -215,7 +226,7 @@ class HttpApi:
         _warn(response, answer.warnings)
         return response
 
-    async def _watch(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _watch(self, request: BaseRequest, call: Call) -> web.StreamResponse:
         watch = self._verbs.watch(call)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         response.enable_chunked_encoding()
@@ -241,7 +252,7 @@ class HttpApi:
 
     # What is no resource
 
-    def _answer_plain(self, request: web.Request, path: str) -> web.Response:
+    def _answer_plain(self, request: BaseRequest, path: str) -> web.Response:
         if request.method not in ("GET", "HEAD"):
             raise errors.method_not_allowed()
         found = self._plain.get(path)
@@ -270,13 +281,13 @@ class HttpApi:
             return None
         return _raw(document) if document is not None else None
 
-    def _openapi_v2(self, request: web.Request) -> web.Response:
+    def _openapi_v2(self, request: BaseRequest) -> web.Response:
         if openapi_v2.wanted(request.headers.get("Accept", "")):
             body = openapi_v2.encode(self._openapi.v2())
             return web.Response(body=body, headers={"Content-Type": openapi_v2.MEDIA_TYPE})
         return _raw(self._openapi.v2_json())
 
-    def _probe(self, request: web.Request) -> web.Response:
+    def _probe(self, request: BaseRequest) -> web.Response:
         state = self._ready() if request.path != "/livez" else True
         if state is True:
             verbose = "verbose" in request.query
@@ -284,19 +295,19 @@ class HttpApi:
             return web.Response(text=text)
         return web.Response(status=503, text=state or "not ready")
 
-    def _core(self, request: web.Request) -> web.Response:
+    def _core(self, request: BaseRequest) -> web.Response:
         if negotiate.wants_aggregated(request.headers.get("Accept", "")):
             found = discovery.aggregated(self._catalog, core=True)
             return _json(found, content_type=discovery.AGGREGATED)
         return _json(discovery.api_versions(request.host))
 
-    def _groups(self, request: web.Request) -> web.Response:
+    def _groups(self, request: BaseRequest) -> web.Response:
         if negotiate.wants_aggregated(request.headers.get("Accept", "")):
             found = discovery.aggregated(self._catalog, core=False)
             return _json(found, content_type=discovery.AGGREGATED)
         return _json(discovery.group_list(self._catalog))
 
-    def _root(self, _: web.Request) -> web.Response:
+    def _root(self, _: BaseRequest) -> web.Response:
         groups = self._catalog.groups()
         served = [
             f"/apis/{group}/{version}" if group else f"/api/{version}"
@@ -306,8 +317,18 @@ class HttpApi:
         return _json({"paths": sorted([*self._plain, *served])})
 
 
+@functools.lru_cache(4096)
+def _counter(verb: str, resource: str, code: int) -> Counter:
+    return REQUESTS.labels(verb, resource, str(code))
+
+
+@functools.lru_cache(1024)
+def _duration(verb: str, resource: str) -> Histogram:
+    return DURATION.labels(verb, resource)
+
+
 def _attempt(
-    request: web.Request, user: User, verb: str, path: str, target: ResourcePath | None
+    request: BaseRequest, user: User, verb: str, path: str, target: ResourcePath | None
 ) -> auth.Attempt:
     """As Kubernetes takes a request apart for its authorizers."""
     if target is None:
@@ -335,7 +356,7 @@ def _warn(response: web.Response, warnings: Sequence[str]) -> None:
         response.headers.add("Warning", _warning(warning))
 
 
-def _verb(request: web.Request, target: ResourcePath) -> str:
+def _verb(request: BaseRequest, target: ResourcePath) -> str:
     method = request.method
     if method in ("GET", "HEAD"):
         watch = request.query.get("watch")

@@ -179,7 +179,7 @@ def supervise(
 @app.command("api-server", hidden=True)
 def api_server(data_dir: DataDir, port: ApiPort = 6443, log_level: LogLevel = "info") -> None:
     """The embedded API server (started by `up`)."""
-    from controller.cli.processes import serve_api
+    from controller.cli.api_server import serve_api
 
     serve_api(data_dir, port, log_level)
 

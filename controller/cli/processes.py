@@ -1,11 +1,9 @@
-"""The long-running commands: supervisor, API server, controller."""
+"""The long-running commands: supervisor and controller (``api_server`` is the third)."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -48,31 +46,3 @@ def run_controller(**given: Any) -> None:
         uvloop.run(run(settings))
     except (BadSettings, PortTaken) as error:
         raise CommandFailed(str(error)) from None
-
-
-def serve_api(data_dir: Path, port: int, log_level: str) -> None:
-    """Be the embedded API server until SIGTERM. Raises CommandFailed when it cannot start."""
-    from controller.apiserver.store import (  # noqa: PLC0415 the controller needs none of it
-        CorruptStore,
-        StoreInUse,
-    )
-
-    die_with_parent()
-    logs.configure(log_level)
-    try:
-        uvloop.run(_serve_api(data_dir, port))
-    except (PortTaken, CorruptStore, StoreInUse) as error:
-        raise CommandFailed(str(error)) from None
-
-
-async def _serve_api(data_dir: Path, port: int) -> None:
-    from controller.admission import Judge  # noqa: PLC0415 the controller needs none of it
-    from controller.apiserver.app import ApiServerConfig, serve  # noqa: PLC0415
-
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = await serve(ApiServerConfig(data_dir, port=port, admission=Judge()))
-    await stop.wait()
-    await server.close()

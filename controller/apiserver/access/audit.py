@@ -97,7 +97,7 @@ class Exchange:
 
 
 def event(
-    request: web.Request, exchange: Exchange, *, level: Level, body: bytes = b""
+    request: web.BaseRequest, exchange: Exchange, *, level: Level, body: bytes = b""
 ) -> dict[str, Any]:
     """The line of a request. ``body`` is shown if it is JSON and not too long."""
     user, actor, target = exchange.by, exchange.acting, exchange.target

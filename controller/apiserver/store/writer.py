@@ -13,6 +13,7 @@ from controller.apiserver.store import log
 from controller.apiserver.store.log import Row, Synchronous
 from controller.apiserver.store.memory import Change
 
+
 @dataclass(frozen=True)
 class Append:
     """A write to commit. ``epoch`` changes when a commit failed (see ``Writer``)."""
