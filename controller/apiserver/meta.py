@@ -56,7 +56,7 @@ _OWNER_FIELDS = {
 
 def timestamp(now: dt.datetime | None = None) -> str:
     """metav1.Time: UTC, whole seconds."""
-    return (now or dt.datetime.now(dt.UTC)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return (now or dt.datetime.now(dt.UTC)).isoformat(timespec="seconds")[:19] + "Z"
 
 
 def timestamp_of(seconds: float) -> str:

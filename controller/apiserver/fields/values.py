@@ -12,6 +12,7 @@ from controller.apiserver.fields.types import Type
 from controller.apiserver.schema.structural import same
 
 _NOTHING: Any = object()
+_DEEP = (dict, list)
 
 
 def item_key(type_: Type, item: Any) -> str:
@@ -86,7 +87,10 @@ def _below(type_: Type, value: Any) -> Set:
     if type_.atomic:
         return {}
     if isinstance(value, dict):
-        return {f"f:{key}": everything(type_.child(key), item) for key, item in value.items()}
+        return {
+            f"f:{key}": everything(type_.child(key), item) if isinstance(item, _DEEP) else {}
+            for key, item in value.items()
+        }
     if _merges_as_list(type_, value):
         return {
             key: everything(type_.item, items[0]) if len(items) == 1 else {}

@@ -19,6 +19,12 @@ from controller.apiserver.schema.values import Check, checks_of
 MISSING: Any = object()
 """In place of an old value: there is none to compare with."""
 
+_DEEP = (dict, list)
+_SCALARS = (str, bool, int)
+_EXACT: dict[str, type] = {
+    "string": str, "boolean": bool, "integer": int, "object": dict, "array": list,
+}  # fmt: skip
+
 
 @dataclass
 class Node:
@@ -39,6 +45,10 @@ class Node:
     checks: tuple[Check, ...] = ()
     rules: tuple[Mapping[str, Any], ...] = ()
     has_defaults: bool = False
+    exact: type | None = None
+    """The Python type of which every value is of this JSON type."""
+    plain: bool = False
+    """Whether that alone makes a value valid."""
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,6 +72,8 @@ def compile_schema(schema: Mapping[str, Any]) -> Node:
     )
     node.checks = (*checks_of(schema), *_combinations(schema, node))
     node.has_defaults = _has_defaults(node)
+    node.exact = None if node.int_or_string else _EXACT.get(node.type)
+    node.plain = node.exact in _SCALARS and not node.checks
     return node
 
 
@@ -100,7 +112,7 @@ def _prune_object(node: Node, value: dict[str, Any], path: str, unknown: list[st
     for key, item in value.items():
         child = node.properties.get(key, node.additional)
         if child is not None:
-            if isinstance(item, dict | list):
+            if isinstance(item, _DEEP):
                 prune(child, item, prefix + key, unknown)
         elif node.embedded and key in ("apiVersion", "kind", "metadata"):
             if key == "metadata":
@@ -125,21 +137,26 @@ def default(node: Node, value: Any) -> None:
 
 
 def _default_object(node: Node, value: dict[str, Any]) -> None:
+    if None in value.values():
+        _drop_nulls(node, value)
+    if node.has_defaults:
+        for key, child in node.properties.items():
+            if child.default is not MISSING and key not in value:
+                value[key] = copy.deepcopy(child.default)
+    for key, item in value.items():
+        if isinstance(item, _DEEP):
+            child = node.properties.get(key, node.additional)
+            if child is not None:
+                default(child, item)
+
+
+def _drop_nulls(node: Node, value: dict[str, Any]) -> None:
     for key in [key for key, item in value.items() if item is None]:
         child = node.properties.get(key)
         if child is None and node.additional is not None and not node.additional.preserve:
             child = node.additional
         if child is not None and not child.nullable:
             del value[key]
-    if node.has_defaults:
-        for key, child in node.properties.items():
-            if child.default is not MISSING and key not in value:
-                value[key] = copy.deepcopy(child.default)
-    for key, item in value.items():
-        if isinstance(item, dict | list):
-            child = node.properties.get(key, node.additional)
-            if child is not None:
-                default(child, item)
 
 
 # Validation
@@ -153,7 +170,7 @@ def validate(node: Node, value: Any, old: Any, path: str, found: list[FieldError
         if not node.nullable and node.type:
             found.append(_wrong_type(node.type, value, path))
         return
-    fits = _type_fits(node, value, path, found)
+    fits = type(value) is node.exact or _type_fits(node, value, path, found)
     for check in node.checks:  # also of a wrong type: what else is wrong is said at once
         check(value, path, found)
     if not fits:
@@ -187,8 +204,9 @@ def _validate_object(
     before = old if isinstance(old, dict) else {}
     for key, item in value.items():
         child = node.properties.get(key, node.additional)
-        if child is not None:
-            validate(child, item, before.get(key, MISSING), prefix + key, found)
+        if child is None or (child.plain and type(item) is child.exact):
+            continue
+        validate(child, item, before.get(key, MISSING), prefix + key, found)
     if node.embedded:
         for key in ("apiVersion", "kind"):
             if not value.get(key):
