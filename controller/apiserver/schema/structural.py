@@ -19,6 +19,7 @@ from controller.apiserver.schema.values import Check, checks_of
 MISSING: Any = object()
 """In place of an old value: there is none to compare with."""
 
+PythonType = type
 _DEEP = (dict, list)
 _SCALARS = (str, bool, int)
 _EXACT: dict[str, type] = {
@@ -45,7 +46,7 @@ class Node:
     checks: tuple[Check, ...] = ()
     rules: tuple[Mapping[str, Any], ...] = ()
     has_defaults: bool = False
-    exact: type | None = None
+    exact: PythonType | None = None
     """The Python type of which every value is of this JSON type."""
     plain: bool = False
     """Whether that alone makes a value valid."""
@@ -140,9 +141,9 @@ def _default_object(node: Node, value: dict[str, Any]) -> None:
     if None in value.values():
         _drop_nulls(node, value)
     if node.has_defaults:
-        for key, child in node.properties.items():
-            if child.default is not MISSING and key not in value:
-                value[key] = copy.deepcopy(child.default)
+        for key, known in node.properties.items():
+            if known.default is not MISSING and key not in value:
+                value[key] = copy.deepcopy(known.default)
     for key, item in value.items():
         if isinstance(item, _DEEP):
             child = node.properties.get(key, node.additional)

@@ -63,7 +63,7 @@ class Subscription:
     def push(self, change: Change) -> None:
         if self.overflowed:
             return
-        self._size += change.size()
+        self._size += change.size
         if len(self._changes) >= self._limit or self._size > self._size_limit:
             self.overflowed = True
             self._changes.clear()
