@@ -34,7 +34,7 @@ class Row(NamedTuple):
 Head = tuple[int, int, str, str, str, int]
 """A row without its body."""
 _TOGETHER = 64
-_PAGE_BYTES = 8192
+PAGE_BYTES = 8192
 """A usual object takes two kilobytes: of the usual pages of four it would fill half of one."""
 
 
@@ -60,7 +60,7 @@ def open_log(path: Path, synchronous: Synchronous, *, check: bool = False) -> sq
     except sqlite3.Error as error:
         raise _unusable(path, error) from None
     try:
-        connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")  # of a new file
+        connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new file
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA journal_size_limit=67108864")

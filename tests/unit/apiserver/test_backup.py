@@ -167,7 +167,8 @@ async def test_damage_is_found(tmp_path: Path) -> None:
         await store.write(ChangeType.ADDED, key(f"n{number}"), body("x" * 500))
     await store.close()
     raw = bytearray((tmp_path / "db").read_bytes())
-    raw[3 * 4096 : 3 * 4096 + 512] = b"\xff" * 512
+    page = 3 * store_log.PAGE_BYTES
+    raw[page : page + 512] = b"\xff" * 512
     (tmp_path / "db").write_bytes(raw)
     with pytest.raises(CorruptStore, match=r"damaged .*\(kumulus restore"):
         await opened(tmp_path / "db")
