@@ -11,7 +11,7 @@ TESTS ?= tests
 .PHONY: help up down test unit integration e2e conformance lint format generate bench bench-apiserver lock clean dev run-env
 
 help: ## Show what there is to make.
-	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 up: run-env ## Start the embedded cloud (options: make up UP="--hosts 5 --api-port 7443").
 	@kumulus up $(UP)

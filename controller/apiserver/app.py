@@ -248,6 +248,7 @@ def _settle_memory() -> None:
     """What was loaded so far stays: the collector need not look at it again and again."""
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_GC_THRESHOLD, 20, 50)
 
 

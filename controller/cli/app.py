@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 imports inside commands keep `kumulus --help` quick
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -179,6 +180,7 @@ def supervise(
 @app.command("api-server", hidden=True)
 def api_server(data_dir: DataDir, port: ApiPort = 6443, log_level: LogLevel = "info") -> None:
     """The embedded API server (started by `up`)."""
+    gc.disable()  # loading makes no garbage; the server turns it on again
     from controller.cli.api_server import serve_api
 
     serve_api(data_dir, port, log_level)
