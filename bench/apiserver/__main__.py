@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 
 import uvloop
 from rich.console import Console
@@ -85,6 +87,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=MANY, help="objects for list, memory, start")
     parser.add_argument("--alone", action="store_true", help="without the reference server")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end, too
     console = Console(width=120)
     results = {}
     with servers.embedded() as server:
