@@ -8,13 +8,15 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
+import sys
 
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from bench.apiserver import load, servers
-from bench.apiserver.load import Rate, Result
+from bench.apiserver.load import FanOut, Rate, Result
 from tests.support import reference
 
 MANY = 50_000
@@ -48,8 +50,7 @@ def rows(results: list[Result]) -> list[tuple[str, list[float | None]]]:
     found += [
         (f"list of {load.LISTED:,}, ms", [result.list_ms for result in results]),
         (f"list of {load.LISTED:,}, server CPU-ms", [result.list_cpu_ms for result in results]),
-        (f"write to {load.WATCHERS} watchers, ms, median", [_of(r, 0) for r in results]),
-        (f"write to {load.WATCHERS} watchers, ms, p99", [_of(r, 1) for r in results]),
+        *_fan_out([result.fan_out for result in results]),
         ("resident after the writes, MiB", [result.resident for result in results]),
         ("start to ready on these data, ms", [result.start_ms for result in results]),
         ("resident after that start, MiB", [result.resident_again for result in results]),
@@ -57,8 +58,13 @@ def rows(results: list[Result]) -> list[tuple[str, list[float | None]]]:
     return [row for row in found if any(value is not None for value in row[1])]
 
 
-def _of(result: Result, at: int) -> float | None:
-    return result.fan_out_ms[at] if result.fan_out_ms else None
+def _fan_out(found: list[FanOut | None]) -> list[tuple[str, list[float | None]]]:
+    label = f"write to {load.WATCHERS} watchers, "
+    return [
+        (f"{label}ms, median", [each.median_ms if each else None for each in found]),
+        (f"{label}ms, p99", [each.p99_ms if each else None for each in found]),
+        (f"{label}server CPU-ms", [each.server_ms if each else None for each in found]),
+    ]
 
 
 def _number(value: float | None) -> str:
@@ -81,6 +87,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=MANY, help="objects for list, memory, start")
     parser.add_argument("--alone", action="store_true", help="without the reference server")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end, too
     console = Console(width=120)
     results = {}
     with servers.embedded() as server:

@@ -25,6 +25,7 @@ LISTS = 5
 WATCHERS = 200
 FAN_OUTS = 50
 FAN_OUT_PAUSE = 0.05
+_WORD = 108
 
 DEFINITION: dict[str, Any] = {
     "apiVersion": "apiextensions.k8s.io/v1",
@@ -100,7 +101,10 @@ DEFINITION: dict[str, Any] = {
 def part(number: int) -> bytes:
     """A custom resource of 1.5 KB. What is in it does not repeat, as real data does not."""
     dice = random.Random(number)
-    word = lambda size: f"{dice.getrandbits(size * 4):0{size}x}"  # noqa: E731
+
+    def word() -> str:
+        return f"{dice.getrandbits(_WORD * 4):0{_WORD}x}"
+
     return orjson.dumps(
         {
             "apiVersion": f"{GROUP}/v1",
@@ -109,8 +113,8 @@ def part(number: int) -> bytes:
             "spec": {
                 "size": 1 + number % 64,
                 "zoneRef": {"name": f"zone-{number % 3}"},
-                "disks": [{"name": f"disk-{n}", "digest": word(108)} for n in range(5)],
-                "notes": {f"note-{n}": word(108) for n in range(5)},
+                "disks": [{"name": f"disk-{n}", "digest": word()} for n in range(5)],
+                "notes": {f"note-{n}": word() for n in range(5)},
             },
         }
     )
@@ -125,6 +129,15 @@ class Rate:
     client_ms: float
 
 
+@dataclass(frozen=True)
+class FanOut:
+    """From a write's sending until each of many watchers has it, and the server's CPU for that."""
+
+    median_ms: float
+    p99_ms: float
+    server_ms: float
+
+
 @dataclass
 class Result:
     """What one server did. Times in milliseconds, memory in MiB; None: not measured."""
@@ -132,7 +145,7 @@ class Result:
     rates: dict[str, Rate] = field(default_factory=dict)
     list_ms: float | None = None
     list_cpu_ms: float | None = None
-    fan_out_ms: tuple[float, float] | None = None
+    fan_out: FanOut | None = None
     resident: float | None = None
     resident_again: float | None = None
     start_ms: float | None = None
@@ -185,16 +198,14 @@ class Load:
         connection.close()
         return 1000 * statistics.median(took), 1000 * (self._server.cpu() - cpu) / LISTS
 
-    async def fan_out(self) -> tuple[float, float]:
-        """From a write's sending until each of many watchers has it: median and 99th percentile.
-
-        The watchers live in this process, so that its time to read them all counts too.
-        """
+    async def fan_out(self) -> FanOut:
+        """The watchers live in this process, so that its time to read them all counts too."""
         seen: list[float] = []
         path = f"{PATH}?watch=1&resourceVersion={await self._version()}"
         watchers = [await Watcher.watch(self._address, path, seen.append) for _ in range(WATCHERS)]
         (connection,) = await self._open(1)
         found: list[float] = []
+        cpu = self._server.cpu()
         for number in range(FAN_OUTS):
             await asyncio.sleep(FAN_OUT_PAUSE)
             seen.clear()
@@ -205,10 +216,12 @@ class Load:
                     raise RuntimeError("watchers did not get a change within 30 seconds")
                 await asyncio.sleep(0.001)
             found += [moment - began for moment in seen]
+        cpu = self._server.cpu() - cpu
         for each in (*watchers, connection):
             each.close()
         found.sort()
-        return 1000 * statistics.median(found), 1000 * found[int(len(found) * 0.99)]
+        p99 = found[int(len(found) * 0.99)]
+        return FanOut(1000 * statistics.median(found), 1000 * p99, 1000 * cpu / FAN_OUTS)
 
     async def _version(self) -> str:
         (connection,) = await self._open(1)
@@ -262,7 +275,7 @@ async def measure(server: Server, objects: int, connections: int, many: int) -> 
         result.list_ms, result.list_cpu_ms = await load.lists()
     else:
         await fill(load, 0, 1)
-    result.fan_out_ms = await load.fan_out()
+    result.fan_out = await load.fan_out()
     if many > LISTED:
         await fill(load, LISTED, many)
         result.resident = server.resident()

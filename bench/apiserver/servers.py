@@ -71,7 +71,7 @@ class Embedded:
     def start(self) -> float:
         """Seconds until it is ready."""
         began = time.perf_counter()
-        arguments = ["api-server", "--data-dir", self.directory, "--port", str(self.port)]
+        arguments = ["api-server", "--data-dir", str(self.directory), "--port", str(self.port)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "controller.cli", *arguments, "--log-level", "warning"],
             cwd=ROOT,

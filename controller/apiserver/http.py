@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import functools
 import gzip
 import logging
 import time
@@ -18,10 +17,10 @@ import orjson
 import yaml
 from aiohttp import web
 from aiohttp.web import BaseRequest
-from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from common.web import handler
-from controller.apiserver import auth, discovery, errors, negotiate, openapi_v2
+from controller.apiserver import auth, discovery, errors, metrics, negotiate, openapi_v2
 from controller.apiserver.access import audit
 from controller.apiserver.access.audit import Audit, Exchange
 from controller.apiserver.access.impersonation import impersonated
@@ -41,17 +40,6 @@ _WRITE_SECONDS = 60.0
 _CLIENT_GONE = 499
 """In the audit log alone: the client did not wait for the answer. A watch always ends so."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
-
-REQUESTS = Counter(
-    "kumulus_apiserver_requests_total", "Requests answered.", ("verb", "resource", "code")
-)
-DURATION = Histogram(
-    "kumulus_apiserver_request_duration_seconds",
-    "Time to answer (watches excepted).",
-    ("verb", "resource"),
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-)
-WATCHERS = Gauge("kumulus_apiserver_watchers", "Open watches.", ("resource",))
 
 
 @dataclass(frozen=True)
@@ -129,9 +117,9 @@ class HttpApi:
             response = _status(errors.internal("the server's log has the reason"))
         if (deprecation := request.get("deprecation")) and not response.prepared:
             response.headers.add("Warning", _warning(deprecation))
-        _counter(verb, resource, response.status).inc()
+        metrics.requests(verb, resource, response.status).inc()
         if verb != "watch":
-            _duration(verb, resource).observe(time.perf_counter() - started)
+            metrics.duration(verb, resource).observe(time.perf_counter() - started)
         if seen is not None:
             seen.verb, seen.target, seen.code = verb, target, response.status
             await self._audit(request, seen)
@@ -239,7 +227,7 @@ class HttpApi:
         if call.resource.deprecation:
             response.headers.add("Warning", _warning(call.resource.deprecation))
         label = call.resource.storage
-        WATCHERS.labels(label).inc()
+        metrics.WATCHERS.labels(label).inc()
         lines = watch.lines()
         try:
             await response.prepare(request)
@@ -253,7 +241,7 @@ class HttpApi:
                 request.transport.abort()
         finally:
             await lines.aclose()
-            WATCHERS.labels(label).dec()
+            metrics.WATCHERS.labels(label).dec()
         return response
 
     # What is no resource
@@ -321,16 +309,6 @@ class HttpApi:
             for version in versions
         ]
         return _json({"paths": sorted([*self._plain, *served])})
-
-
-@functools.lru_cache(4096)
-def _counter(verb: str, resource: str, code: int) -> Counter:
-    return REQUESTS.labels(verb, resource, str(code))
-
-
-@functools.lru_cache(1024)
-def _duration(verb: str, resource: str) -> Histogram:
-    return DURATION.labels(verb, resource)
 
 
 def _attempt(

@@ -155,6 +155,7 @@ async def _play(directory: Path, steps: list[Any]) -> int:
     store = Store(directory / "db", "OFF", Limits(ring_changes=3))
     await store.start()
     watchers: list[Watcher] = []
+    await _put(store, "first", {})  # no list of a server has version 0, which means any
     try:
         for verb, what, how in steps:
             if verb == "put":

@@ -37,8 +37,8 @@ from controller.apiserver.store import Store
 from controller.apiserver.verbs import Verbs
 from controller.apiserver.webhooks.dispatcher import Dispatcher
 from controller.apiserver.webhooks.kinds import webhook_kinds
-from tests.unit.apiserver import fuzzing
-from tests.unit.apiserver.fuzzing import Case
+from tests.integration.apiserver import fuzzing
+from tests.integration.apiserver.fuzzing import Case
 
 CASES = 10_000
 SEED = int(os.environ.get("KUMULUS_FUZZ", "20260101"))
