@@ -336,10 +336,32 @@ class BaseStatus(Model):
     workflow: WorkflowStatus | None = None
 
 
+COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray")
+
+
+class UserTag(Model):
+    """Free text with a colour, to be found by."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")] = Field(
+        description="Any text; unique in the object."
+    )
+    color: (
+        Annotated[str, Field(pattern=rf"^(#[0-9a-fA-F]{{6}}|{'|'.join(COLORS)})$", max_length=7)]
+        | None
+    ) = Field(default=None, description=f"#rrggbb, or one of {', '.join(COLORS)}.")
+
+
 class BaseSpec(Model):
     description: Annotated[str, Field(max_length=2048)] | None = Field(
         default=None, description="Free text for people."
     )
+    tags: Annotated[
+        list[UserTag], Field(max_length=64, description="For people."), ListMap("name")
+    ] = []
+    system_tags: Annotated[
+        list[Annotated[str, Field(max_length=320, pattern=r"^[a-zA-Z][a-zA-Z0-9]{0,62}(::.+)?$")]],
+        Field(max_length=32, description="Typed: name::value. `kumulus tags` lists them."),
+    ] = []
 
 
 class Resource(Model):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from crds import kinds
+from crds import own_kinds
 from crds.base import GROUP, Resource
 from crds.docs import kinds_page
 from crds.refs import verify
@@ -76,8 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m crds.generate", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 when stale")
     check = parser.parse_args(arguments).check
-    verify(kinds())
-    files = outputs(kinds().values())
+    verify(own_kinds())
+    files = outputs(own_kinds().values())
     changed = stale(ROOT, files) if check else write(ROOT, files)
     for path in changed:
         sys.stdout.write(f"{'stale' if check else 'wrote'}: {path}\n")

@@ -230,6 +230,23 @@ def tree(
 
 
 @app.command()
+def plugins(
+    *,
+    crds: Annotated[
+        bool, typer.Option("--crds", help="Print the definitions of their kinds, for kubectl.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Installed plugins: are they used, what do they bring, what is wrong with them."""
+    from controller.cli.plugins import show_definitions, show_plugins
+
+    if crds:
+        show_definitions()
+    else:
+        show_plugins(as_json=as_json)
+
+
+@app.command()
 def logs(
     component: Annotated[
         str | None, typer.Argument(help="apiserver, controller, agents or supervisor.")

@@ -135,7 +135,7 @@ def test_properties_in_full() -> None:
     assert properties["items"]["x-kubernetes-list-map-keys"] == ["name"]
     assert "type" not in properties["size"]
     assert properties["size"]["x-kubernetes-int-or-string"] is True
-    assert list(properties)[:3] == ["description", "count", "mode"]
+    assert list(properties)[:5] == ["description", "tags", "systemTags", "count", "mode"]
 
 
 def test_a_status_has_bounds_and_no_defaults() -> None:
