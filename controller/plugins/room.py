@@ -40,6 +40,7 @@ MOST_LOST = 8
 """Threads that could not be ended (they are within a C call); with so many no more are begun."""
 OBSERVER_SECONDS = 30.0
 CLOSE_SECONDS = 1.0
+LAST_TURNS = 8
 POSTED = 1024
 """Events that wait for a plugin's observers; what comes then is dropped."""
 
@@ -89,22 +90,26 @@ class _Thread:
 
     def start(self) -> None:
         self.loop.set_task_factory(_remember)  # type: ignore[arg-type] # it takes more
+        self.loop.set_exception_handler(_left_over)
         self.thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         self.loop.call_soon(self._tick)
-        try:
+        for part in (self.loop.run_forever, self._cancel_all):
+            try:
+                part()
+            except _Evicted:
+                log.debug("a blocked thread has ended", extra={"thread": self.name})
+        self.loop.close()
+
+    def _cancel_all(self) -> None:
+        """Tell the tasks that are left, and give them a few turns to end."""
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        for _ in range(LAST_TURNS):
+            self.loop.call_soon(self.loop.stop)
             self.loop.run_forever()
-            tasks = asyncio.all_tasks(self.loop)
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                self.loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_SECONDS))
-        except _Evicted:
-            log.debug("a blocked thread has ended", extra={"thread": self.name})
-        finally:
-            self.loop.close()
 
     def _tick(self) -> None:
         self.ticks += 1
@@ -142,6 +147,13 @@ def _remember(
         mine.add(task)
         task.add_done_callback(mine.discard)
     return task
+
+
+def _left_over(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody waited for. An evicted task's end is no news."""
+    error = context.get("exception")
+    if not isinstance(error, _Evicted):
+        log.warning("left over in a plugin: %s", context.get("message"), exc_info=error)
 
 
 class Room:
