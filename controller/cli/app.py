@@ -10,13 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
+from controller.cli import complete
+
 COMMANDS = "kumulus.commands"
 """Entry point group of commands that other packages bring (the agents do)."""
 
 app = typer.Typer(
     help="A private cloud run as a Kubernetes-native GitOps controller.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -211,12 +212,25 @@ def status(
     data_dir: DataDir = DATA_DIR,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            "-t",
+            autocompletion=complete.tags,
+            help="Only what has this tag; * and ? stand for anything. Several: all of them.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Only what has these labels.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep the table fresh.")] = False,
 ) -> None:
     """Every object with its state, and why it is not ready."""
-    from controller.cli.status import show_status
+    from controller.cli.status import Wanted, show_status
 
-    show_status(kubeconfig, data_dir.absolute(), namespace, watch=watch)
+    wanted = Wanted(namespace, selector, tuple(tags or ()))
+    show_status(kubeconfig, data_dir.absolute(), wanted, watch=watch)
 
 
 @app.command()
@@ -227,6 +241,53 @@ def tree(
     from controller.cli.tree import show_tree
 
     show_tree(kubeconfig, data_dir.absolute(), namespace)
+
+
+@app.command("tags")
+def list_tags(
+    kind: Annotated[
+        str | None,
+        typer.Option(autocompletion=complete.kinds, help="Only tags of this kind of object."),
+    ] = None,
+    *,
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
+) -> None:
+    """System tags with their patterns and meanings, and all tags in use."""
+    from controller.cli.tags import show_tags
+
+    show_tags(kubeconfig, data_dir.absolute(), kind, as_json=as_json)
+
+
+@app.command("tag")
+def change_tags(
+    target: Annotated[
+        str, typer.Argument(help="KIND/NAME: vm/web-1.", autocompletion=complete.targets)
+    ],
+    tags: Annotated[
+        list[str],
+        typer.Argument(
+            help="Any text, or a system tag: bootMode::UEFI.", autocompletion=complete.tags
+        ),
+    ],
+    *,
+    color: Annotated[
+        str | None, typer.Option(help="Of user tags: red, orange, …, or #rrggbb.")
+    ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take them; a system tag's name is enough.")
+    ] = False,
+    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "default",
+    data_dir: DataDir = DATA_DIR,
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """Give an object tags, or take them. (In Git they are spec.tags and spec.systemTags.)"""
+    from controller.cli.tags import change_tags
+    from controller.up.kube import Kube, find_kubeconfig
+
+    kube = Kube(find_kubeconfig(kubeconfig, data_dir.absolute()))
+    change_tags(kube, target, tags, namespace=namespace, color=color, remove=remove)
 
 
 @app.command()

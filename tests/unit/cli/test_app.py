@@ -21,7 +21,9 @@ SLOW = (
     "uvloop",
     "agents",
 )
-VISIBLE = ("up", "down", "run", "agent", "status", "tree", "logs", "pki")
+VISIBLE = (
+    "up", "down", "run", "agent", "status", "tree", "logs", "pki", "plugins", "tags", "tag",
+)  # fmt: skip
 
 
 def test_help_names_every_command_and_hides_the_internal_ones() -> None:
