@@ -155,9 +155,15 @@ def matches(spec: Mapping[str, Any], wanted: str) -> bool:
     """Has an object with this spec (as on the wire) a tag like ``wanted``? That is the name of a
     user tag or the text of a system tag, with * and ?; a system tag's bare name finds it, too."""
     names = [tag.get("name", "") for tag in spec.get("tags") or ()]
-    texts = list(spec.get("systemTags") or ())
-    bare = [text.split(SEPARATOR)[0] for text in texts]
-    return any(fnmatchcase(text, wanted) for text in (*names, *texts, *bare))
+    return any_like([*names, *(spec.get("systemTags") or ())], wanted)
+
+
+def any_like(texts: Iterable[str], wanted: str) -> bool:
+    """Is one of these tags like ``wanted``, whole or by its name?"""
+    return any(
+        fnmatchcase(text, wanted) or fnmatchcase(text.split(SEPARATOR, maxsplit=1)[0], wanted)
+        for text in texts
+    )
 
 
 def collect(declared: Iterable[Sequence[SystemTag]]) -> dict[str, SystemTag]:

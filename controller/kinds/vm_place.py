@@ -143,6 +143,7 @@ def request_for(vm: VirtualMachine, ctx: Context) -> Request:
         new_disks=() if is_created(vm) else _to_place(vm, wanted_disks(vm), ctx),
         excluded=frozenset(vm.status.excluded_hosts),
         last_host=vm.status.last_host,
+        selector=placement.host_selector,
     )
 
 

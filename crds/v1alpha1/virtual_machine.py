@@ -23,6 +23,7 @@ from crds.base import (
     Timestamp,
 )
 from crds.refs import ObjectRef, Ref
+from crds.selectors import Selector
 from crds.tags import SystemTag, address, choice, dns_label, named
 
 _MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
@@ -74,6 +75,9 @@ class Placement(Model):
     host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop", wait=False)] | None = None
     cluster_ref: Annotated[ObjectRef, Ref("Cluster", on_delete="stop", wait=False)] | None = None
     zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade", wait=False)] | None = None
+    host_selector: Selector | None = Field(
+        default=None, description="Hosts with these labels and tags only; at the next start."
+    )
 
 
 class VirtualMachineSpec(BaseSpec):
