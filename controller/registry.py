@@ -42,7 +42,7 @@ class Registry:
         return {kind: type(actuator).quiet for kind, actuator in self.actuators.items()}
 
 
-def discover(plugins: Iterable[Plugin]) -> Registry:
+def discover(plugins: Iterable[Plugin] = ()) -> Registry:
     """All kinds: ours, and those of ``plugins``. One whose kinds do not fit the others fails; what
     it has of objects then says so. Raises RegistryError, and what graph.Graph raises."""
     modules = list(_our_modules())

@@ -53,6 +53,7 @@ class RemoveEphemeral(Step):
     has it marked before the flow ends, so that nothing starts it again."""
 
     name = "remove-ephemeral"
+    no_rollback = "what is marked as deleted cannot be brought back"
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
