@@ -209,6 +209,7 @@ def restore(
 
 @app.command()
 def status(
+    *,
     data_dir: DataDir = DATA_DIR,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,

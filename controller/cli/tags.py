@@ -141,9 +141,9 @@ def _known_kind(word: str) -> str:
 
 def _replaces(new: str, old: str, *, remove: bool) -> bool:
     """Does ``old`` go when ``new`` comes (or is removed: by its whole text or by its name)?"""
-    name = new.split(SEPARATOR)[0]
+    name = new.split(SEPARATOR, maxsplit=1)[0]
     if remove:
-        return old == new or (new == name and old.split(SEPARATOR)[0] == name)
+        return old == new or (new == name and old.split(SEPARATOR, maxsplit=1)[0] == name)
     tag = discovered().tags.get(name)
     parts = 2 if tag is not None and tag.repeated else 1
     return old.split(SEPARATOR)[:parts] == new.split(SEPARATOR)[:parts]
