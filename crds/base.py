@@ -337,6 +337,7 @@ class BaseStatus(Model):
 
 
 COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray")
+_COLOR = rf"^(#[0-9a-fA-F]{{6}}|{'|'.join(COLORS)})$"
 
 
 class UserTag(Model):
@@ -345,10 +346,9 @@ class UserTag(Model):
     name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")] = Field(
         description="Any text; unique in the object."
     )
-    color: (
-        Annotated[str, Field(pattern=rf"^(#[0-9a-fA-F]{{6}}|{'|'.join(COLORS)})$", max_length=7)]
-        | None
-    ) = Field(default=None, description=f"#rrggbb, or one of {', '.join(COLORS)}.")
+    color: Annotated[str, Field(pattern=_COLOR, max_length=7)] | None = Field(
+        default=None, description=f"#rrggbb, or one of {', '.join(COLORS)}."
+    )
 
 
 class BaseSpec(Model):

@@ -24,7 +24,7 @@ class Selector(Model):
     ] = []
 
     def missing(self, labels: Mapping[str, str], tags: Iterable[str]) -> str | None:
-        """What an object with these lacks; None if it is selected. ``tags``: texts of both kinds."""
+        """What an object with these lacks; None if it is selected. ``tags``: their texts."""
         texts = list(tags)
         for name, value in self.match_labels.items():
             if labels.get(name) != value:

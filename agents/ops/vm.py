@@ -17,7 +17,6 @@ from uuid import UUID
 
 from agents.drivers.base import DriverError
 from agents.drivers.domain import (
-    EFI,
     MACHINES,
     Accelerator,
     Devices,
@@ -27,6 +26,7 @@ from agents.drivers.domain import (
     domain_xml,
     nic_xml,
 )
+from agents.ops.firmware import check_firmware
 from agents.ops.network import Networks
 from agents.ops.seed import write_seed
 from agents.ops.subnet import interface_name, parse_mac
@@ -51,7 +51,6 @@ PRESS_AGAIN_SECONDS = 10.0
 UNPLUG_SECONDS = 45.0
 SETTLE_SECONDS = 15.0
 NICS = {"virtio", "e1000", "e1000e", "rtl8139"}
-FIRMWARE_PACKAGES = {"x86_64": "ovmf", "aarch64": "qemu-efi-aarch64"}
 ACTIVE: frozenset[VmPower] = frozenset({"Running", "Paused"})
 
 
@@ -132,7 +131,7 @@ class VirtualMachines:
             return await self._result(domain.power)
         for nic in args.nics:
             await self._check_bridge(nic)
-        await self._check_firmware(args)
+        await check_firmware(args, self._hypervisor.firmwares)
         machinery = await self._machinery(uid, args)
         if domain is not None:
             await self._hypervisor.forget(uid)
@@ -140,17 +139,6 @@ class VirtualMachines:
         await self._hypervisor.create(xml, paused=args.paused)
         await self._hypervisor.store(xml)
         return await self._result("Paused" if args.paused else "Running")
-
-    async def _check_firmware(self, args: VmArgs) -> None:
-        if args.boot_mode != "UEFI":
-            return
-        if EFI not in await self._hypervisor.firmwares(args.architecture):
-            package = FIRMWARE_PACKAGES[args.architecture]
-            raise DriverError(
-                "unsupported",
-                f"boot mode UEFI: the host has no UEFI firmware for {args.architecture} guests; "
-                f"apt-get install {package}, or give the VM the system tag bootMode::BIOS",
-            )
 
     async def stop(self, uid: str, args: VmStopArgs) -> VmResult:
         domain = await self._find(uid)

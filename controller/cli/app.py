@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.cli import complete
+from controller.cli import complete, extras
+from controller.cli.options import DATA_DIR, DataDir, Kubeconfig, Namespace
 
 COMMANDS = "kumulus.commands"
 """Entry point group of commands that other packages bring (the agents do)."""
@@ -23,15 +24,8 @@ app = typer.Typer(
 )
 pki = typer.Typer(help="Certificates of hosts' agents and of controllers.", no_args_is_help=True)
 app.add_typer(pki, name="pki")
+extras.add_to(app)
 
-DataDir = Annotated[
-    Path, typer.Option(envvar="KUMULUS_DATA_DIR", help="Where the embedded cloud keeps its data.")
-]
-Kubeconfig = Annotated[
-    Path | None,
-    typer.Option(help="The cluster. Default: $KUBECONFIG, the embedded cloud, ~/.kube/config."),
-]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]
 ApiPort = Annotated[int, typer.Option(min=1, max=65535, help="The API server's port.")]
 AgentPort = Annotated[int, typer.Option(min=1, max=65535, help="The agents' port.")]
 ControllerPort = Annotated[
@@ -41,7 +35,6 @@ Hosts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="How many simulated hosts the quickstart has.")
 ]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
-DATA_DIR = Path(".kumulus")
 
 
 def _version(wanted: bool) -> None:
@@ -242,70 +235,6 @@ def tree(
     from controller.cli.tree import show_tree
 
     show_tree(kubeconfig, data_dir.absolute(), namespace)
-
-
-@app.command("tags")
-def list_tags(
-    kind: Annotated[
-        str | None,
-        typer.Option(autocompletion=complete.kinds, help="Only tags of this kind of object."),
-    ] = None,
-    *,
-    data_dir: DataDir = DATA_DIR,
-    kubeconfig: Kubeconfig = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
-) -> None:
-    """System tags with their patterns and meanings, and all tags in use."""
-    from controller.cli.tags import show_tags
-
-    show_tags(kubeconfig, data_dir.absolute(), kind, as_json=as_json)
-
-
-@app.command("tag")
-def change_tags(
-    target: Annotated[
-        str, typer.Argument(help="KIND/NAME: vm/web-1.", autocompletion=complete.targets)
-    ],
-    tags: Annotated[
-        list[str],
-        typer.Argument(
-            help="Any text, or a system tag: bootMode::UEFI.", autocompletion=complete.tags
-        ),
-    ],
-    *,
-    color: Annotated[
-        str | None, typer.Option(help="Of user tags: red, orange, …, or #rrggbb.")
-    ] = None,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Take them; a system tag's name is enough.")
-    ] = False,
-    namespace: Annotated[str, typer.Option("--namespace", "-n")] = "default",
-    data_dir: DataDir = DATA_DIR,
-    kubeconfig: Kubeconfig = None,
-) -> None:
-    """Give an object tags, or take them. (In Git they are spec.tags and spec.systemTags.)"""
-    from controller.cli.tags import change_tags
-    from controller.up.kube import Kube, find_kubeconfig
-
-    kube = Kube(find_kubeconfig(kubeconfig, data_dir.absolute()))
-    change_tags(kube, target, tags, namespace=namespace, color=color, remove=remove)
-
-
-@app.command()
-def plugins(
-    *,
-    crds: Annotated[
-        bool, typer.Option("--crds", help="Print the definitions of their kinds, for kubectl.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
-) -> None:
-    """Installed plugins: are they used, what do they bring, what is wrong with them."""
-    from controller.cli.plugins import show_definitions, show_plugins
-
-    if crds:
-        show_definitions()
-    else:
-        show_plugins(as_json=as_json)
 
 
 @app.command()

@@ -39,7 +39,7 @@ class _Distribution:
 def points(
     plugin: str, parts: Mapping[str, Mapping[str, str]], interface: str | None = "1.0"
 ) -> list[EntryPoint]:
-    """Entry points of a plugin that is not installed: group (without ``kumulus.``) → name → value."""
+    """Entry points of a plugin that is not installed. ``parts``: group → name → value."""
     groups = {**parts, **({"interface": {interface: plugin}} if interface else {})}
     found = [
         EntryPoint(name, value, f"kumulus.{group}")

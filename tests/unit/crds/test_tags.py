@@ -124,11 +124,12 @@ def test_two_declarations_of_one_name_cannot_be() -> None:
         SystemTag("not a name", "", ("VirtualMachine",))
 
 
+LABEL, NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", r"[a-z]([a-z0-9.-]{0,61}[a-z0-9])?"
 VALUES = {
     "choice": (choice("v", "a", "b"), st.sampled_from(["a", "b"])),
     "address": (address("v"), st.ip_addresses(v=4).map(str)),
-    "dns_label": (dns_label("v"), st.from_regex(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", fullmatch=True)),
-    "named": (named("v", "Zone"), st.from_regex(r"[a-z]([a-z0-9.-]{0,61}[a-z0-9])?", fullmatch=True)),
+    "dns_label": (dns_label("v"), st.from_regex(LABEL, fullmatch=True)),
+    "named": (named("v", "Zone"), st.from_regex(NAME, fullmatch=True)),
 }  # fmt: skip
 
 
@@ -159,7 +160,8 @@ def test_junk_is_refused_and_never_more(texts: list[str]) -> None:
     ("wanted", "hit"),
     [
         ("important", True), ("Important", False), ("imp*", True), ("*", True),
-        ("bootMode", True), ("bootMode::UEFI", True), ("bootMode::*", True), ("bootMode::BIOS", False),
+        ("bootMode", True), ("bootMode::UEFI", True), ("bootMode::*", True),
+        ("bootMode::BIOS", False),
         ("static?p::lan::10.0.0.*", True), ("UEFI", False),
     ],
 )  # fmt: skip
