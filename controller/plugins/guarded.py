@@ -30,17 +30,24 @@ async def within(
     limit: float, *, guest: bool = False,
 ) -> T:  # fmt: skip
     """``work`` on a copy of ``obj`` in the room. What it did to the status counts, also if it
-    raised: unless the plugin was cut off, which may still be at it."""
+    raised: unless the plugin was cut off, which may still be at it. ``guest``: it is called from
+    a flow, whose own record in the status stays the engine's."""
     copy = obj.model_copy(deep=True)
     far = bridged(ctx, asyncio.get_running_loop())
     try:
         result = await room.run(lambda: work(copy, far), limit, guest=guest)
     except KumulusError as error:
         if not isinstance(error, PluginFailed | PluginBusy):
-            obj.status = copy.status
+            _take(obj, copy.status, guest)
         raise
-    obj.status = copy.status
+    _take(obj, copy.status, guest)
     return result
+
+
+def _take(obj: Resource, status: Any, guest: bool) -> None:
+    if guest:
+        status.workflow = obj.status.workflow
+    obj.status = status
 
 
 class _Guarded(Actuator[Any]):

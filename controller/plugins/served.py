@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 from controller.errors import KumulusError
 from controller.objects import resource_of
 from controller.plugins.catalog import Catalog, Plugin
+
+log = logging.getLogger(__name__)
 
 PATIENCE, PAUSE = 30.0, 0.5
 """Seconds: ``kumulus up`` brings the definitions in while the controller starts."""
@@ -22,12 +25,17 @@ class Discovery(Protocol):
 
 async def await_kinds(plugins: Catalog, api: Discovery, patience: float = PATIENCE) -> None:
     """Wait a while for the kinds of plugins; those that are not there then are left out, with
-    their plugins. Without plugins it returns at once."""
+    their plugins. Without plugins it returns at once; an API server that does not answer is
+    waited for as long as it takes."""
     waiting = [plugin for plugin in plugins.plugins if plugin.models]
     loop = asyncio.get_running_loop()
     end = loop.time() + patience
     while waiting:
-        waiting = [plugin for plugin in waiting if await _missing(plugin, api)]
+        try:
+            waiting = [plugin for plugin in waiting if await _missing(plugin, api)]
+        except KumulusError as error:
+            log.warning("waiting for the API server", extra={"why": error.message})
+            end = loop.time() + patience
         if not waiting or loop.time() >= end:
             break
         await asyncio.sleep(PAUSE)
@@ -42,12 +50,10 @@ async def await_kinds(plugins: Catalog, api: Discovery, patience: float = PATIEN
 
 
 async def _missing(plugin: Plugin, api: Discovery) -> Sequence[str]:
+    """Raises KumulusError if the API server does not say."""
     resources = [resource_of(model) for model in plugin.models.values()]
-    try:
-        known = {
-            (group, version): await api.served(group, version)
-            for group, version in {(r.group, r.version) for r in resources}
-        }
-    except KumulusError as error:
-        return [error.message]
+    known = {
+        (group, version): await api.served(group, version)
+        for group, version in {(r.group, r.version) for r in resources}
+    }
     return [r.plural for r in resources if r.plural not in known[r.group, r.version]]

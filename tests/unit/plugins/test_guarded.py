@@ -22,7 +22,7 @@ from controller.watch.base import Change
 from controller.watch.store import ObjectStore
 from controller.workflow.observers import StepEvent
 from controller.workflow.step import Scope, Step
-from crds.base import ObjectMeta
+from crds.base import ObjectMeta, WorkflowStatus
 from crds.v1alpha1.zone import Zone, ZoneSpec
 from tests.support.fakes import FakeEvents, FakeLedger
 from tests.unit.core.fakes import LoopClock
@@ -75,8 +75,10 @@ def scope_of(obj: Zone, ctx: Context) -> Scope[Any]:
 
 async def test_a_step_works_on_the_object_and_through_the_context(room: Room, ctx: Context) -> None:
     step, obj = GuardedStep(Insertion("Zone", Toy, before="x"), room), zone()
+    obj.status.workflow = record = WorkflowStatus(name="flow", run_id="run-1")
     scope = scope_of(obj, ctx)
     await step.run(scope)
+    assert obj.status.workflow is record, "the engine goes on with it"
     assert step.name == "toy" and obj.status.state == "Enabled"
     assert scope.data == {"given": 7, "seen": 7}
     (claim,) = await ctx.ledger.claims(owner=obj.uid)
