@@ -15,7 +15,7 @@ from controller.cli.output import out, say
 from controller.plugins.catalog import Catalog, Plugin, load_all
 from controller.registry import discover
 from controller.up.plan import plugin_definitions
-from controller.workflow.flow import collect
+from controller.workflow.flow import Flow, collect
 from controller.workflow.loader import load
 from crds.plugins import INTERFACE, INTERFACE_GROUP, PREFIX
 
@@ -23,7 +23,7 @@ from crds.plugins import INTERFACE, INTERFACE_GROUP, PREFIX
 def show_plugins(*, as_json: bool) -> None:
     """A table, or JSON."""
     logging.disable(logging.ERROR)  # the table says it
-    plugins = checked().plugins
+    plugins = checked()[0].plugins
     if as_json:
         say(json.dumps([described(plugin) for plugin in plugins], indent=2))
     elif plugins:
@@ -39,15 +39,15 @@ def show_definitions() -> None:
     say(yaml.safe_dump_all(plugin_definitions(), sort_keys=False).rstrip("\n"))
 
 
-def checked() -> Catalog:
-    """What is installed, checked as a controller checks it at its start."""
+def checked() -> tuple[Catalog, dict[str, Flow]]:
+    """What is installed, checked as a controller checks it at its start; and its flows."""
     catalog = load_all()
     while True:
         usable = len(catalog.usable)
         registry = discover(catalog.plugins)
-        catalog.woven(load(FLOWS, collect(registry.modules)))
+        flows = catalog.woven(load(FLOWS, collect(registry.modules)))
         if len(catalog.usable) == usable:
-            return catalog
+            return catalog, flows
 
 
 def described(plugin: Plugin) -> dict[str, object]:
