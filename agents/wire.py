@@ -39,6 +39,7 @@ Role = Literal["host", "store"]
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,252}$")]
 Path = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=1024)]
 VmPower = Literal["Running", "Paused", "Stopped", "Crashed", "Unknown"]
+BootMode = Literal["UEFI", "BIOS"]
 
 
 def server_name(name: str, role: Role) -> str:
@@ -269,7 +270,7 @@ class VmArgs(Wire):
     """vm.start: define and start; a running VM is left as it is. memory in bytes.
 
     The agent keeps what the guest needs beside the root disk (the seed image) in its directory.
-    ``paused``: created paused.
+    ``paused``: created paused. ``boot_mode``: the guest's firmware; None: the machine type's own.
     """
 
     name: str
@@ -281,6 +282,7 @@ class VmArgs(Wire):
     nics: list[NicDevice] = []
     hostname: str | None = None
     user_data: str | None = None
+    boot_mode: BootMode | None = None
     paused: bool = False
 
 

@@ -21,6 +21,9 @@ The way of a manifest, in order:
 9.  ``controller.agentlink`` calls the agents and takes their callbacks, which only wake a key.
 10. ``controller.status``    writes the status: one minimal patch, none when nothing changed.
 
+``controller.plugins`` brings kinds, steps, allocators and observers of others into these parts, and
+keeps what they do wrong to themselves.
+
 ``core`` joins these parts, ``app`` makes a process of them, ``registry`` finds the kinds,
 ``client`` and ``objects`` reach the API server, ``events`` tells people, ``settings`` and
 ``metrics`` are what their names say. ``audit`` finds what nobody owns. ``cli`` and ``up`` start it

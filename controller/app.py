@@ -8,7 +8,7 @@ import fcntl
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -31,11 +31,15 @@ from controller.clock import SystemClock
 from controller.core import Core, patiently
 from controller.errors import Terminal
 from controller.ledger.sql import SqlLedger
+from controller.plugins.catalog import Catalog, load_all
+from controller.plugins.guarded import Observers
+from controller.plugins.served import await_kinds
 from controller.registry import Registry, RegistryError, discover
 from controller.settings import BadSettings, Settings
 from controller.watch.kopf_source import KopfSource
 from controller.workflow.chaos import VARIABLE, kill_point
 from controller.workflow.flow import FlowError
+from controller.workflow.observers import Observer
 from controller.workflow.runner import FlowEngine
 
 log = logging.getLogger(__name__)
@@ -70,18 +74,21 @@ async def _compose(
     settings: Settings, identity: str, stopping: asyncio.Event, stack: AsyncExitStack
 ) -> tuple[Core, KopfSource]:
     """Everything made and connected; what is open is closed by ``stack``."""
-    registry = discover()
-    flows = _flows(settings, registry)
     api = await Api.connect(settings.kubeconfig, settings.context)
     stack.push_async_callback(api.close)
-    core = Core(settings, registry, api, identity, SystemClock(), on_synced=_settle_memory)
+    clock, plugins = SystemClock(), load_all()
+    stack.callback(plugins.close)
+    await await_kinds(plugins, api)
+    registry, flows, observers = _assemble(settings, plugins, clock)
+    core = Core(settings, registry, api, identity, clock, on_synced=_settle_memory)
+    core.on_state = observers.on_state
     certified = certificates(settings)
     agents = await _serve(settings, core, certified, stack)
     if settings.admission in ("on", "remove"):
         core.duties["admission"] = _registration(core, agents.callback_base, certified[0]).run
     ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
     stack.push_async_callback(ledger.close)
-    core.equip(agents=agents, ledger=ledger, flows=flows)
+    core.equip(agents=agents, ledger=ledger, flows=flows, allocators=plugins.allocators())
     source = KopfSource(
         api,
         registry.models,
@@ -152,12 +159,26 @@ def _secret(directory: Path) -> bytes:
         raise BadSettings(str(error)) from None
 
 
-def _flows(settings: Settings, registry: Registry) -> FlowEngine:
+def _assemble(
+    settings: Settings, plugins: Catalog, clock: SystemClock
+) -> tuple[Registry, FlowEngine, Observers]:
+    """Kinds, flows and observers that fit together: again as long as a plugin turns out not to."""
+    while True:
+        usable = len(plugins.usable)
+        registry = discover(plugins.plugins)
+        observers = plugins.observers(clock.now)
+        flows = _flows(settings, registry, [observers.on_step()] if observers.observers else [])
+        flows.flows = plugins.woven(flows.flows)
+        if len(plugins.usable) == usable:
+            return registry, flows, observers
+
+
+def _flows(settings: Settings, registry: Registry, observers: Sequence[Observer]) -> FlowEngine:
     try:
         killer = kill_point({VARIABLE: settings.kill_at or ""})
     except ValueError as error:
         raise BadSettings(str(error)) from None
-    return FlowEngine.load(FLOWS, registry.modules, [killer] if killer else [])
+    return FlowEngine.load(FLOWS, registry.modules, [*observers, *([killer] if killer else [])])
 
 
 def _settle_memory() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from controller.watch.comparison import Comparison
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
 from controller.workflow.engine import Flows
+from crds.base import Resource
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Core:
     on_synced: Callable[[], None] = lambda: None
     member: SingleMember = field(default_factory=SingleMember)
     duties: dict[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
+    on_state: Callable[[Resource, str], None] = lambda _obj, _old: None
     synced: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +77,14 @@ class Core:
             reconciler.unpark(key)
         self.queues.add(key)
 
-    def equip(self, *, agents: Agents, ledger: Ledger, flows: Flows) -> Context:
+    def equip(
+        self,
+        *,
+        agents: Agents,
+        ledger: Ledger,
+        flows: Flows,
+        allocators: Mapping[str, Any] | None = None,
+    ) -> Context:
         """Make the reconcilers and their queues. Once, before run()."""
         context = Context(
             store=self.store,
@@ -88,6 +97,7 @@ class Core:
             clock=self.clock,
             tuning=self.settings.tuning(),
             wake=self.wake,
+            allocators=allocators or {},
         )
         machinery = Machinery(
             store=self.store,
@@ -98,6 +108,7 @@ class Core:
             actuators=self.registry.actuators,
             ctx=context,
             timeout=self.settings.reconcile_timeout,
+            on_state=self.on_state,
         )
         for kind in self.registry.actuators:
             reconciler = self._reconcilers[kind] = Reconciler(kind, machinery)

@@ -1,7 +1,6 @@
 """Which kinds there are, and what works on each: found, not listed.
 
-Our kinds are the modules of ``controller.kinds``; plugins bring theirs by entry points of the
-group ``kumulus.kinds``, each naming a module with an Actuator, or an Actuator.
+Our kinds are the modules of ``controller.kinds``; plugins bring theirs (``controller.plugins``).
 """
 
 from __future__ import annotations
@@ -11,17 +10,17 @@ import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
 
-from controller.cascade.graph import Graph
+from controller.cascade.graph import CascadeCycle, Graph, UnknownTarget
+from controller.plugins.catalog import Plugin
+from controller.plugins.guarded import missing_actuator
 from controller.reconcile.actuator import Actuator
-from crds import kinds as our_kinds
+from crds import own_kinds
 from crds.base import Resource
 
 log = logging.getLogger(__name__)
-GROUP = "kumulus.kinds"
 
 
 class RegistryError(Exception):
@@ -43,16 +42,30 @@ class Registry:
         return {kind: type(actuator).quiet for kind, actuator in self.actuators.items()}
 
 
-def discover(plugins: Iterable[EntryPoint] | None = None) -> Registry:
-    """Import all kinds, ours and the plugins' (None: those installed). Raises RegistryError, and
-    what graph.Graph raises."""
+def discover(plugins: Iterable[Plugin] = ()) -> Registry:
+    """All kinds: ours, and those of ``plugins``. One whose kinds do not fit the others fails; what
+    it has of objects then says so. Raises RegistryError, and what graph.Graph raises."""
     modules = list(_our_modules())
-    found = [actuator for module in modules for actuator in actuators_in(module)]
-    for point in entry_points(group=GROUP) if plugins is None else plugins:
-        module, actuators = _load(point)
-        modules.append(module)
-        found += actuators
-    return build(found, models=our_kinds().values(), modules=modules)
+    actuators = [actuator for module in modules for actuator in actuators_in(module)]
+    models = list(own_kinds().values())
+    registry = build(actuators, models=models, modules=modules)
+    for plugin in plugins:
+        if plugin.absent:
+            continue
+        theirs = list(plugin.models.values())
+        if not plugin.broken:
+            try:
+                registry = build(
+                    [*actuators, *plugin.actuators], models=[*models, *theirs], modules=modules
+                )
+            except (RegistryError, UnknownTarget, CascadeCycle) as error:
+                plugin.fail(f"plugin {plugin.name}: {error}")
+        own = plugin.actuators
+        if plugin.broken:
+            own = [missing_actuator(model, plugin.broken) for model in theirs]
+            registry = build([*actuators, *own], models=[*models, *theirs], modules=modules)
+        actuators, models = [*actuators, *own], [*models, *theirs]
+    return registry
 
 
 def build(
@@ -103,23 +116,6 @@ def _our_modules() -> Iterator[ModuleType]:
     package = importlib.import_module("controller.kinds")
     for info in pkgutil.walk_packages(package.__path__, prefix=f"{package.__name__}."):
         yield importlib.import_module(info.name)
-
-
-def _load(point: EntryPoint) -> tuple[ModuleType, list[type[Actuator[Any]]]]:
-    try:
-        thing = point.load()
-    except Exception as error:
-        raise RegistryError(
-            f"plugin {point.name} ({point.value}) cannot be loaded: {error!r}; mend or uninstall it"
-        ) from error
-    if isinstance(thing, ModuleType):
-        return thing, actuators_in(thing)
-    if isinstance(thing, type) and issubclass(thing, Actuator):
-        return importlib.import_module(thing.__module__), [thing]
-    raise RegistryError(
-        f"plugin {point.name}: {point.value} is neither a module nor an Actuator; "
-        f"correct its entry point in the group {GROUP}"
-    )
 
 
 def _unknown_watches(

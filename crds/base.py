@@ -366,6 +366,21 @@ class BaseStatus(Model):
     workflow: WorkflowStatus | None = None
 
 
+COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "gray")
+_COLOR = rf"^(#[0-9a-fA-F]{{6}}|{'|'.join(COLORS)})$"
+
+
+class UserTag(Model):
+    """Free text with a colour, to be found by."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S(.*\S)?$")] = Field(
+        description="Any text; unique in the object."
+    )
+    color: Annotated[str, Field(pattern=_COLOR, max_length=7)] | None = Field(
+        default=None, description=f"#rrggbb, or one of {', '.join(COLORS)}."
+    )
+
+
 class BaseSpec(Model):
     description: Annotated[str, Field(max_length=2048)] | None = Field(
         default=None, description="Free text for people."
@@ -374,6 +389,13 @@ class BaseSpec(Model):
         Literal["Direct", "Protect"],
         Field(description="Protect: it is not deleted, nor is what it would be deleted with."),
     ] = "Direct"
+    tags: Annotated[
+        list[UserTag], Field(max_length=64, description="For people."), ListMap("name")
+    ] = []
+    system_tags: Annotated[
+        list[Annotated[str, Field(max_length=320, pattern=r"^[a-zA-Z][a-zA-Z0-9]{0,62}(::.+)?$")]],
+        Field(max_length=32, description="Typed: name::value. `kumulus tags` lists them."),
+    ] = []
 
 
 class RecoverableSpec(BaseSpec):

@@ -14,14 +14,23 @@ _INTRO = f"""\
 <!-- Generated from crds/v1alpha1 by `make generate`; edit the models, not this file. -->
 # Kinds of {API_VERSION}
 
-Every object has `metadata.name`, `spec.description` and a status with `state`, the conditions
+Every object has `metadata.name`, `spec.description`, `spec.tags` (free text and a colour),
+`spec.systemTags` (typed; `kumulus tags` lists them) and a status with `state`, the conditions
 `Ready`, `Reconciling` and `Stalled`, `observedGeneration` and `lastOperationTime`. *Fixed* fields
 cannot change once they are set. A reference says what becomes of the object when its target is
 deleted: *cascade* deletes it too, *detach* drops the reference, *stop* stops it, *keep* does
 nothing, *block* refuses the deletion.
 """
 _EVERYWHERE = frozenset(
-    ["description", "observedGeneration", "conditions", "lastOperationTime", "workflow"]
+    [
+        "description",
+        "tags",
+        "systemTags",
+        "observedGeneration",
+        "conditions",
+        "lastOperationTime",
+        "workflow",
+    ]
 )
 
 

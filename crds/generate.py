@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from crds import kinds
+from crds import own_kinds
 from crds.base import GROUP, Resource
 from crds.docs import kinds_page
 from crds.refs import verify
@@ -74,8 +74,8 @@ def _read(path: Path) -> str | None:
 
 def main(arguments: list[str] | None = None) -> int:
     check = asked_to_check("crds.generate", __doc__, arguments)
-    verify(kinds())
-    return bring(outputs(kinds().values()), MANIFESTS, check=check)
+    verify(own_kinds())
+    return bring(outputs(own_kinds().values()), MANIFESTS, check=check)
 
 
 def asked_to_check(module: str, about: str | None, arguments: list[str] | None) -> bool:

@@ -15,6 +15,7 @@ ROLE_VM = "vm"
 Accelerator = Literal["kvm", "qemu"]
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 BLOCK_SERIAL_MAX = 20
+EFI = "efi"
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,14 @@ def _metadata(domain: Element, args: VmArgs) -> None:
     own = SubElement(SubElement(domain, "metadata"), f"{{{NAMESPACE}}}{ROLE_VM}")
     own.set("namespace", args.namespace)
     own.set("name", args.name)
+    if args.hostname:
+        own.set("hostname", args.hostname)
 
 
 def _system(domain: Element, args: VmArgs, machinery: Machinery) -> None:
     os_ = SubElement(domain, "os")
+    if args.boot_mode == "UEFI":
+        os_.set("firmware", EFI)  # libvirt picks the image and keeps the variables
     _text(os_, "type", "hvm", arch=args.architecture, machine=MACHINES[args.architecture])
     SubElement(os_, "boot", dev="hd")
     features = SubElement(domain, "features")
@@ -76,6 +81,13 @@ def _devices(devices: Element, args: VmArgs, machinery: Machinery) -> None:
     SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
     _text(SubElement(devices, "rng", model="virtio"), "backend", "/dev/urandom", model="random")
     SubElement(devices, "memballoon", model="virtio")
+
+
+def firmwares_of(capabilities: str) -> frozenset[str]:
+    """What libvirt can pick a firmware for, from its domain capabilities: ``efi``, ``bios``."""
+    root = fromstring(capabilities)  # noqa: S314 - it comes from libvirt
+    values = root.iterfind("./os/enum[@name='firmware']/value")
+    return frozenset(value.text or "" for value in values)
 
 
 def disk_xml(disk: Disk) -> str:

@@ -31,7 +31,7 @@ import libvirt
 
 from agents.drivers import kvm_probe
 from agents.drivers.base import DriverContext, DriverError
-from agents.drivers.domain import Accelerator, devices_of, is_vm
+from agents.drivers.domain import MACHINES, Accelerator, devices_of, firmwares_of, is_vm
 from agents.drivers.host import HostDriver, HostOptions
 from agents.ops.facts import boot_id
 from agents.ops.files import read_json, write_atomically
@@ -212,6 +212,13 @@ class LibvirtHypervisor:
 
     async def hypervisor_name(self) -> str:
         return "KVM" if await self.accelerator() == "kvm" else "QEMU (TCG)"
+
+    async def firmwares(self, architecture: str) -> frozenset[str]:
+        machine, kind = MACHINES[architecture], await self.accelerator()
+        xml = await self._session.look(
+            lambda c: str(c.getDomainCapabilities(None, architecture, machine, kind))
+        )
+        return firmwares_of(xml)
 
     async def create(self, xml: str, *, paused: bool) -> None:
         flags = libvirt.VIR_DOMAIN_START_PAUSED if paused else 0

@@ -26,6 +26,7 @@ from agents.drivers.domain import (
     domain_xml,
     nic_xml,
 )
+from agents.ops.firmware import check_firmware
 from agents.ops.network import Networks
 from agents.ops.seed import write_seed
 from agents.ops.subnet import interface_name, parse_mac
@@ -78,6 +79,9 @@ class Hypervisor(Protocol):
 
     async def hypervisor_name(self) -> str: ...
 
+    async def firmwares(self, architecture: str) -> frozenset[str]:
+        """What guests' firmware the host has: ``efi``, ``bios``."""
+
     async def create(self, xml: str, *, paused: bool) -> None:
         """Start a domain that is not stored: if it fails nothing is left."""
 
@@ -127,6 +131,7 @@ class VirtualMachines:
             return await self._result(domain.power)
         for nic in args.nics:
             await self._check_bridge(nic)
+        await check_firmware(args, self._hypervisor.firmwares)
         machinery = await self._machinery(uid, args)
         if domain is not None:
             await self._hypervisor.forget(uid)

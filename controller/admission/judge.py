@@ -12,6 +12,7 @@ from controller.admission.parse import parse_spec
 from controller.apiserver.admission import Request, Violation
 from crds import kinds
 from crds.base import GROUP, Resource
+from crds.tags import read_all
 
 
 class Judge:
@@ -38,6 +39,8 @@ class Judge:
         model = self._models[request.kind]
         spec, violations = parse_spec(model, (request.object or {}).get("spec", {}))
         violations = [*_name_too_long(model, request), *violations]
+        if spec is not None:
+            violations += self._tags(request, spec)
         if violations:
             return violations
         found = await self._check(spec, request)
@@ -46,6 +49,17 @@ class Judge:
         before, unreadable = parse_spec(model, request.old_object.get("spec", {}))
         accepted = [] if unreadable else await self._check(before, request)
         return [violation for violation in found if violation not in accepted]
+
+    def _tags(self, request: Request, spec: Any) -> list[Violation]:
+        """System tags that are wrong, but for those that were there before as they are: a VM can
+        be stopped although the plugin that knew its tag is gone."""
+        before = ((request.old_object or {}).get("spec") or {}).get("systemTags") or ()
+        wrong = read_all(request.kind, spec)[1]
+        return [
+            Violation(why, f"spec.systemTags[{place}]")
+            for place, why in wrong
+            if spec.system_tags[place] not in before
+        ]
 
     async def _check(self, spec: Any, request: Request) -> list[Violation]:
         check = checks().get(request.kind)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from controller.cli import complete, extras
 from controller.cli.api_options import (
     AuditLevel,
     AuditLog,
@@ -19,6 +20,7 @@ from controller.cli.api_options import (
     TokenFile,
     api_options,
 )
+from controller.cli.options import DATA_DIR, DataDir, Kubeconfig, Namespace
 
 COMMANDS = "kumulus.commands"
 """Entry point group of commands that other packages bring (the agents do)."""
@@ -26,7 +28,6 @@ COMMANDS = "kumulus.commands"
 app = typer.Typer(
     help="A private cloud run as a Kubernetes-native GitOps controller.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,15 +35,8 @@ pki = typer.Typer(help="Certificates of hosts' agents and of controllers.", no_a
 app.add_typer(pki, name="pki")
 cascade = typer.Typer(help="What is deleted with what.", no_args_is_help=True)
 app.add_typer(cascade, name="cascade")
+extras.add_to(app)
 
-DataDir = Annotated[
-    Path, typer.Option(envvar="KUMULUS_DATA_DIR", help="Where the embedded cloud keeps its data.")
-]
-Kubeconfig = Annotated[
-    Path | None,
-    typer.Option(help="The cluster. Default: $KUBECONFIG, the embedded cloud, ~/.kube/config."),
-]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Only this namespace.")]
 ApiPort = Annotated[int, typer.Option(min=1, max=65535, help="The API server's port.")]
 AgentPort = Annotated[int, typer.Option(min=1, max=65535, help="The agents' port.")]
 ControllerPort = Annotated[
@@ -53,7 +47,6 @@ Hosts = Annotated[
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
-DATA_DIR = Path(".kumulus")
 
 
 def _is_json(output: str) -> bool:
@@ -272,15 +265,29 @@ def restore(
 
 @app.command()
 def status(
+    *,
     data_dir: DataDir = DATA_DIR,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--tag",
+            "-t",
+            autocompletion=complete.tags,
+            help="Only what has this tag; * and ? stand for anything. Several: all of them.",
+        ),
+    ] = None,
+    selector: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Only what has these labels.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep the table fresh.")] = False,
 ) -> None:
     """Every object with its state, and why it is not ready."""
-    from controller.cli.status import show_status
+    from controller.cli.status import Wanted, show_status
 
-    show_status(kubeconfig, data_dir.absolute(), namespace, watch=watch)
+    wanted = Wanted(namespace, selector, tuple(tags or ()))
+    show_status(kubeconfig, data_dir.absolute(), wanted, watch=watch)
 
 
 @app.command()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.live import Live
 from rich.table import Table
@@ -15,33 +17,54 @@ from controller.up.kube import Kube, find_kubeconfig, listing
 from controller.up.view import Row, row
 from crds import kinds
 from crds.refs import references
+from crds.tags import matches
 
 REFRESH_SECONDS = 1.0
 
 
-def show_status(
-    kubeconfig: Path | None, data_dir: Path, namespace: str | None, *, watch: bool
-) -> None:
+@dataclass(frozen=True)
+class Wanted:
+    """Which objects. ``tags``: all of them, with * and ?; ``labels``: a label selector."""
+
+    namespace: str | None = None
+    labels: str | None = None
+    tags: tuple[str, ...] = ()
+
+    def __call__(self, wire: Mapping[str, Any]) -> bool:
+        place = wire["metadata"].get("namespace", "")
+        spec = wire.get("spec") or {}
+        return self.namespace in (None, place) and all(matches(spec, tag) for tag in self.tags)
+
+    @property
+    def everything(self) -> bool:
+        return self == Wanted()
+
+
+EVERYTHING = Wanted()
+
+
+def show_status(kubeconfig: Path | None, data_dir: Path, wanted: Wanted, *, watch: bool) -> None:
     """Print the table once, or keep it fresh until Ctrl-C. Raises ApiError."""
     kube = Kube(find_kubeconfig(kubeconfig, data_dir))
     if not watch:
-        found = rows(kube, namespace)
+        found = rows(kube, wanted)
         if found:
             out.print(table(found))
+        elif not wanted.everything:
+            say("Nothing is like that.")
         else:
             say("Nothing yet. Apply a manifest: kubectl apply -f examples/quickstart")
         return
-    with Live(table(rows(kube, namespace)), console=out, auto_refresh=False) as live:
+    with Live(table(rows(kube, wanted)), console=out, auto_refresh=False) as live:
         while True:
             time.sleep(REFRESH_SECONDS)
-            live.update(table(rows(kube, namespace)), refresh=True)
+            live.update(table(rows(kube, wanted)), refresh=True)
 
 
-def rows(kube: Kube, namespace: str | None = None) -> list[Row]:
-    """All objects, what contains before what is contained."""
+def rows(kube: Kube, wanted: Wanted = EVERYTHING) -> list[Row]:
+    """The objects, what contains before what is contained."""
     models = [kinds()[name] for name in kinds_in_order()]
-    found = [row(wire) for wire in listing(kube, models)]
-    return [each for each in found if namespace in (None, each.namespace)]
+    return [row(wire) for wire in listing(kube, models, wanted.labels) if wanted(wire)]
 
 
 def kinds_in_order() -> list[str]:

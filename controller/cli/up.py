@@ -111,7 +111,7 @@ def _fill(request: UpRequest, supervisor: subprocess.Popen[bytes]) -> None:
     kube = _wait_for_api(layout, supervisor)
     say(f"API server answers at {kube.server} ({time.monotonic() - started:.1f} s).")
     apply.apply_all(kube, plan.rights_manifests())
-    definitions = apply.read_manifests(plan.manifests_folder())
+    definitions = [*apply.read_manifests(plan.manifests_folder()), *plan.plugin_definitions()]
     apply.apply_all(kube, definitions)
     apply.wait_established(kube, [each["metadata"]["name"] for each in definitions])
     wanted, seconds = _apply_quickstart(request, kube)

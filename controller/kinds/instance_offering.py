@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.kinds.allocation.strategies import find_strategy
+from controller.kinds.allocation.strategies import check
 from controller.reconcile.actuator import Actuator, Context, Outcome
 from crds.v1alpha1.instance_offering import InstanceOffering
 
@@ -14,5 +14,5 @@ class InstanceOfferingActuator(Actuator[InstanceOffering]):
 
     async def reconcile(self, obj: InstanceOffering, ctx: Context) -> Outcome:
         obj.status.state = obj.spec.state
-        find_strategy(obj.spec.allocator_strategy)
+        check(obj.spec.allocator_strategy, ctx.allocators)
         return Outcome(reason=obj.spec.state)

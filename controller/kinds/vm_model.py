@@ -9,6 +9,7 @@ from typing import Any
 
 from controller.errors import Terminal, Waiting
 from controller.kinds.support import digest
+from controller.kinds.vm_tags import wanted_nics
 from controller.reconcile.actuator import Context, Store
 from controller.workflow.step import Scope
 from crds.base import API_VERSION, FINALIZER, GROUP, ObjectMeta, OwnerReference, parse_quantity
@@ -179,7 +180,7 @@ def tap_name(vm: VirtualMachine, nic: str) -> str:
 
 def live_nics(vm: VirtualMachine, store: Store) -> list[tuple[Nic, L3Network]]:
     """NICs of the spec whose network is there and stays, and reaches where the VM runs."""
-    found = [(nic, store.get("L3Network", nic.l3_network_ref.name)) for nic in vm.spec.nics]
+    found = [(nic, store.get("L3Network", nic.l3_network_ref.name)) for nic in wanted_nics(vm)]
     return [
         (nic, l3)
         for nic, l3 in found

@@ -28,6 +28,7 @@ from controller.kinds.vm_model import (
     stale_nics,
     tap_name,
 )
+from controller.kinds.vm_tags import hostname_of, wanted_nics
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.refs import ObjectRef
@@ -74,7 +75,7 @@ class AllocateIps(Step):
 
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
-        wanted = {nic.name: nic for nic in vm.spec.nics}
+        wanted = {nic.name: nic for nic in wanted_nics(vm)}
         for nic, l3 in _with_network(vm.status.nics, ctx):
             if not nic.ip and nic.name in wanted:
                 nic.ip = await _claim_ip(vm, wanted[nic.name], l3, ctx)
@@ -250,7 +251,6 @@ def _l2(l3: L3Network, host: Host, ctx: Context) -> L2Network:
 
 
 def _network_args(vm: VirtualMachine, nic: NicStatus, l3: L3Network, l2: L2Network) -> NetworkArgs:
-    hostname = vm.spec.hostname or vm.name
     return NetworkArgs(
         bridge_id=l2.uid,
         bridge=bridge_name(l2),
@@ -262,7 +262,7 @@ def _network_args(vm: VirtualMachine, nic: NicStatus, l3: L3Network, l2: L2Netwo
         mtu=l3.spec.mtu,
         dhcp_server=l3.status.dhcp_server or None,
         lease_seconds=l3.spec.dhcp.lease_seconds,
-        lease=Lease(mac=nic.mac, ip=nic.ip, hostname=hostname) if nic.ip else None,
+        lease=Lease(mac=nic.mac, ip=nic.ip, hostname=hostname_of(vm)) if nic.ip else None,
     )
 
 

@@ -8,7 +8,7 @@ from controller.errors import Exhausted, KumulusError, Terminal, Waiting
 from controller.kinds.allocation.filters import fitting
 from controller.kinds.allocation.gather import candidates
 from controller.kinds.allocation.model import Candidate, NewDisk, Request, place_disks
-from controller.kinds.allocation.strategies import DEFAULT, find_strategy
+from controller.kinds.allocation.strategies import DEFAULT, ranked
 from controller.kinds.availability import check_storages, enabled
 from controller.kinds.image import image_source
 from controller.kinds.support import RETRY_FAILED, exact_quantity, key_of
@@ -95,7 +95,7 @@ class AllocateHost(Step):
         await ctx.ledger.release(vm.uid, "host/")  # of a controller that died here
         request = request_for(vm, ctx)
         fit, dropped = fitting(request, await candidates(ctx))
-        for candidate in find_strategy(_strategy(vm, ctx))(request, fit):
+        for candidate in await ranked(_strategy(vm, ctx), request, fit, ctx.allocators):
             try:
                 await _claim(scope, request, candidate)
             except Exhausted as lost:  # another VM was quicker
@@ -153,6 +153,7 @@ def request_for(vm: VirtualMachine, ctx: Context) -> Request:
         new_disks=() if is_created(vm) else _to_place(vm, wanted_disks(vm), ctx),
         excluded=frozenset(vm.status.excluded_hosts),
         last_host=vm.status.last_host,
+        selector=placement.host_selector,
     )
 
 

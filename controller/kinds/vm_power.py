@@ -14,6 +14,7 @@ from controller.kinds.vm_model import (
     tap_name,
 )
 from controller.kinds.vm_networks import wire_nics
+from controller.kinds.vm_tags import boot_mode_of, hostname_of
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.base import parse_quantity
@@ -30,6 +31,7 @@ class Start(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = _here(vm, ctx)
+        vm.status.boot_mode = boot_mode_of(vm, ctx.store) or ""
         _written_first(scope)
         started = await on_host(scope, host, "vm.start", _vm_args(vm, host, ctx), VmResult)
         vm.status.state = "Paused" if started.state == "Paused" else "Running"
@@ -183,7 +185,8 @@ def _vm_args(vm: VirtualMachine, host: Host, ctx: Context) -> VmArgs:
         architecture=host.status.architecture or "x86_64",
         disks=wire_disks(vm, ctx),
         nics=wire_nics(vm, ctx),
-        hostname=vm.spec.hostname or vm.name,
+        hostname=hostname_of(vm),
         user_data=vm.spec.user_data,
+        boot_mode=boot_mode_of(vm, ctx.store),
         paused=vm.spec.power_state == "Paused",
     )

@@ -118,6 +118,8 @@ class Context:
     clock: Clock
     tuning: Tuning
     wake: Callable[[Key], None]
+    allocators: Mapping[str, Any] = field(default_factory=dict)
+    """Plugins' host allocators by name (controller.kinds.allocation.strategies)."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from controller.errors import Exhausted, KumulusError, Terminal, Transient, Waiting
@@ -52,6 +53,13 @@ def of_outcome(outcome: Outcome) -> Finding:
     if outcome.ready:
         return Finding("ready", outcome.reason, outcome.message, outcome.requeue_after)
     return Finding("pending", outcome.reason, outcome.message, outcome.requeue_after)
+
+
+def noting(outcome: Outcome, remarks: Sequence[str]) -> Outcome:
+    """The outcome, with remarks for people after its message."""
+    if not remarks:
+        return outcome
+    return replace(outcome, message="; ".join(text for text in (outcome.message, *remarks) if text))
 
 
 def of_error(error: KumulusError, *, deleting: bool) -> Finding:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
@@ -27,13 +27,14 @@ from controller.queue.queue import Verdict
 from controller.reconcile.actuator import Actuator, Context
 from controller.reconcile.conditions import conditions_after
 from controller.reconcile.deletion import clear_family
-from controller.reconcile.findings import INTERNAL, Finding, of_error, of_outcome
+from controller.reconcile.findings import INTERNAL, Finding, noting, of_error, of_outcome
 from controller.reconcile.gate import check_references, lets_go
 from controller.rights import OnKinds
 from controller.sharding.base import Sharding
 from controller.status.writer import Snapshot, StatusWriter, Unparsed
 from controller.watch.store import Entry, ObjectStore
 from crds.base import FINALIZER, Resource
+from crds.tags import remarks
 
 log = logging.getLogger(__name__)
 _TIMER_SLACK = 0.05
@@ -60,6 +61,8 @@ class Machinery:
     actuators: Mapping[str, Actuator[Any]]
     ctx: Context
     timeout: float = 330.0
+    on_state: Callable[[Resource, str], None] = lambda _obj, _old: None
+    """Told of an object whose ``status.state`` has changed, and what it was."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class Reconciler:
             await self._hold(obj)
         check_references(obj, self._actuator, m.store)
         await self._hold(obj)
-        return of_outcome(await self._actuator.reconcile(obj, m.ctx))
+        return of_outcome(noting(await self._actuator.reconcile(obj, m.ctx), remarks(obj)))
 
     async def _hold(self, obj: Resource) -> None:
         """Put the finalizer on, once; in most cases it is there since the object was made."""
@@ -214,6 +217,9 @@ class Reconciler:
         except Exception:
             log.exception("status not written")
             return INTERNAL
+        old = str(before.status.get("state", ""))
+        if obj.status.state != old:
+            self.machinery.on_state(obj, old)
         return finding
 
     def _announce(self, before: Snapshot, obj: Resource, finding: Finding) -> None:

@@ -58,7 +58,8 @@ def find_kubeconfig(explicit: Path | None, data_dir: Path) -> Path:
 class Kube:
     """One cluster. Every method raises ApiError."""
 
-    def __init__(self, kubeconfig: Path) -> None:
+    def __init__(self, kubeconfig: Path, seconds: float = TIMEOUT_SECONDS) -> None:
+        self._seconds = seconds
         try:
             self._api: Any = _client(kubeconfig)
         except config.ConfigException as error:
@@ -68,9 +69,12 @@ class Kube:
     def get(self, path: str, **query: str) -> Any:
         return self.request("GET", path, query=query)
 
-    def list(self, model: type[Resource], namespace: str | None = None) -> list[dict[str, Any]]:
-        """All objects of a kind, in one namespace or everywhere."""
-        return list(self.get(collection(model, namespace))["items"])
+    def list(
+        self, model: type[Resource], namespace: str | None = None, labels: str | None = None
+    ) -> list[dict[str, Any]]:
+        """All objects of a kind, in one namespace or everywhere, that a label selector selects."""
+        query = {"labelSelector": labels} if labels else {}
+        return list(self.get(collection(model, namespace), **query)["items"])
 
     def request(
         self,
@@ -88,7 +92,7 @@ class Kube:
             header_params={"Accept": JSON, "Content-Type": content_type},
         )  # fmt: skip
         try:
-            response = self._api.call_api(*serialized[:4], _request_timeout=TIMEOUT_SECONDS)
+            response = self._api.call_api(*serialized[:4], _request_timeout=self._seconds)
             data = response.read()
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(f"cannot reach {self.server}: {_cause(error)}", 0) from None
@@ -113,12 +117,14 @@ def collection(model: type[Resource], namespace: str | None = None) -> str:
     return f"/apis/{GROUP}/{VERSION}{place}/{model.INFO.plural}"
 
 
-def listing(kube: Kube, models: Iterable[type[Resource]]) -> list[dict[str, Any]]:
+def listing(
+    kube: Kube, models: Iterable[type[Resource]], labels: str | None = None
+) -> list[dict[str, Any]]:
     """Objects of several kinds; a kind whose CRD is not there has none."""
     found = []
     for model in models:
         try:
-            objects = kube.list(model)
+            objects = kube.list(model, labels=labels)
         except ApiError as error:
             if error.code != 404:
                 raise

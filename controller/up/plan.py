@@ -22,6 +22,8 @@ from controller.errors import KumulusError
 from controller.up.layout import Layout
 from controller.up.process import listener
 from controller.up.supervisor import Child, Gate
+from crds import discovered
+from crds.schema import definition
 
 LOOPBACK = "127.0.0.1"
 ADMINS = "system:masters"
@@ -215,6 +217,13 @@ def rights_manifests() -> list[Manifest]:
 def manifests_folder() -> Path:
     """The custom resource definitions."""
     return Path(__file__).parents[2] / "crds" / "manifests"
+
+
+def plugin_definitions() -> list[Manifest]:
+    """The custom resource definitions of the kinds that installed plugins bring."""
+    found = discovered()
+    brought = [kind for kinds in found.brought.values() for kind in kinds]
+    return [definition(found.kinds[kind]) for kind in brought]
 
 
 def _host(pattern: Manifest, number: int) -> Manifest:

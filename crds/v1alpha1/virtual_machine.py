@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -23,6 +23,8 @@ from crds.base import (
     Timestamp,
 )
 from crds.refs import ObjectRef, Ref
+from crds.selectors import Selector
+from crds.tags import SystemTag, address, choice, dns_label, named
 
 _MAC = r"^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$"
 DiskName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$", max_length=32)]
@@ -73,6 +75,9 @@ class Placement(Model):
     host_ref: Annotated[ObjectRef, Ref("Host", on_delete="stop", wait=False)] | None = None
     cluster_ref: Annotated[ObjectRef, Ref("Cluster", on_delete="stop", wait=False)] | None = None
     zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade", wait=False)] | None = None
+    host_selector: Selector | None = Field(
+        default=None, description="Hosts with these labels and tags only; at the next start."
+    )
 
 
 class VirtualMachineSpec(RecoverableSpec):
@@ -168,6 +173,54 @@ class DiskStatus(Model):
     device: str = Field(default="", description="Target in the guest: vda, vdb, …")
 
 
+def _static_ip(spec: VirtualMachineSpec, values: Mapping[str, str]) -> Iterator[str]:
+    """It gives an address to the first NIC on the network."""
+    network, ip = values["l3Network"], values["ip"]
+    nics = [nic for nic in spec.nics if nic.l3_network_ref.name == network]
+    if not nics:
+        yield f"no NIC is on L3 network {network}; add one to spec.nics"
+        return
+    if nics[0].ip not in (None, ip):
+        yield f"NIC {nics[0].name} asks for {nics[0].ip} already; give one of the two"
+    if any(nic.ip == ip for nic in nics[1:]):
+        yield f"another NIC asks for {ip} already"
+
+
+def _hostname(spec: VirtualMachineSpec, values: Mapping[str, str]) -> Iterator[str]:
+    if spec.hostname not in (None, values["hostname"]):
+        yield f"spec.hostname is {spec.hostname}; give one of the two"
+
+
+TAGS = (
+    SystemTag(
+        "staticIp",
+        "The address of the (first) NIC on a network.",
+        ("VirtualMachine",),
+        (named("l3Network", "L3Network"), address("ip")),
+        repeated=True,
+        check=_static_ip,
+    ),
+    SystemTag(
+        "hostname",
+        "The guest's name, by DHCP and cloud-init; from the next start.",
+        ("VirtualMachine",),
+        (dns_label("hostname"),),
+        check=_hostname,
+    ),
+    SystemTag(
+        "bootMode",
+        "The guest's firmware, from the next start. An image's counts for its VMs.",
+        ("VirtualMachine", "Image"),
+        (choice("mode", "UEFI", "BIOS"),),
+    ),
+    SystemTag(
+        "ephemeral",
+        "The VM is deleted once it is off, whatever stopped it, with its root disk.",
+        ("VirtualMachine",),
+    ),
+)
+
+
 class VirtualMachineStatus(BaseStatus):
     state: State = ""
     zone_ref: Annotated[ObjectRef, Ref("Zone", on_delete="cascade")] | None = None
@@ -184,6 +237,7 @@ class VirtualMachineStatus(BaseStatus):
     disks: list[DiskStatus] = Field(default=[], description="Its disks, the root disk first.")
     cpu: int = Field(default=0, description="vCPUs it was started with.")
     memory: str = Field(default="", description="It was started with, a quantity.")
+    boot_mode: str = Field(default="", description="The firmware it was started with last.")
     restarted_at: Timestamp | None = Field(
         default=None, description="The spec's restartedAt that was carried out last."
     )

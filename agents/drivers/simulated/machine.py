@@ -244,7 +244,9 @@ class Machine:
         nics = [Nic(nic.mac, nic.bridge, nic.device) for nic in args.nics]
         disks = {disk.device: disk.volume for disk in args.disks}
         name = f"{args.namespace}/{args.name}"
-        self.vms.put(resource, Domain(name, args.cpu, args.memory, power, disks, nics))
+        host, boot = args.hostname or "", args.boot_mode or ""
+        domain = Domain(name, args.cpu, args.memory, power, disks, nics, host, boot)
+        self.vms.put(resource, domain)
         return _result(power)
 
     def vm_remove(self, resource: str) -> VmResult:

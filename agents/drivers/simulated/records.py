@@ -83,6 +83,8 @@ class Domain:
     power: VmPower
     disks: dict[str, str]
     nics: list[Nic]
+    hostname: str = ""
+    boot_mode: str = ""
 
 
 @dataclass(frozen=True)

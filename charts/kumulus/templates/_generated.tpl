@@ -27,6 +27,7 @@
   - l2networks
   - l3networks
   - primarystorages
+  - trashitems
   - virtualmachines
   verbs:
   - delete
@@ -58,6 +59,7 @@
   - l2networks/status
   - l3networks/status
   - primarystorages/status
+  - trashitems/status
   - virtualmachines/status
   - volumes/status
   - zones/status
@@ -105,6 +107,7 @@ rules:
   - l2networks
   - l3networks
   - primarystorages
+  - trashitems
   - virtualmachines
   - volumes
   - zones

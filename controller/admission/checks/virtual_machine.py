@@ -9,8 +9,9 @@ from controller.admission.neighbours import Neighbours, name_of, ref_of
 from controller.apiserver.admission import Violation
 from crds.base import format_quantity
 from crds.refs import ObjectRef
+from crds.tags import read_all
 from crds.v1alpha1.l3_network import usable
-from crds.v1alpha1.virtual_machine import Nic, VirtualMachineSpec
+from crds.v1alpha1.virtual_machine import VirtualMachineSpec
 
 KIND = "VirtualMachine"
 
@@ -19,8 +20,14 @@ async def check(spec: VirtualMachineSpec, around: Neighbours) -> AsyncIterator[V
     """Addresses fit their networks, the image can boot, volumes are data disks, and the places
     that are asked for lie in each other."""
     for i, nic in enumerate(spec.nics):
-        async for violation in _nic(nic, f"spec.nics[{i}].ip", around):
+        async for violation in _address(nic.ip, nic.l3_network_ref, f"spec.nics[{i}].ip", around):
             yield violation
+    for found in read_all("VirtualMachine", spec)[0]:
+        if found.tag.name == "staticIp":
+            network = ObjectRef(name=found.values["l3Network"])
+            path = f"spec.systemTags[{found.index}]"
+            async for violation in _address(found.values["ip"], network, path, around):
+                yield violation
     async for violation in _image(spec, around):
         yield violation
     async for violation in _volumes(spec, around):
@@ -29,15 +36,17 @@ async def check(spec: VirtualMachineSpec, around: Neighbours) -> AsyncIterator[V
         yield violation
 
 
-async def _nic(nic: Nic, path: str, around: Neighbours) -> AsyncIterator[Violation]:
-    network = await around.get("L3Network", nic.l3_network_ref) if nic.ip else None
+async def _address(
+    ip: str | None, ref: ObjectRef, path: str, around: Neighbours
+) -> AsyncIterator[Violation]:
+    network = await around.get("L3Network", ref) if ip else None
     if network is None:
         return
-    name, cidr = nic.l3_network_ref.name, IPv4Network(network["spec"]["cidr"], strict=False)
-    if not usable(IPv4Address(nic.ip), cidr):
-        yield Violation(f"{nic.ip} is no host's address in {cidr} of L3 network {name}", path)
-    elif nic.ip == network["spec"].get("gateway"):
-        yield Violation(f"{nic.ip} is the gateway of L3 network {name}", path)
+    name, cidr = ref.name, IPv4Network(network["spec"]["cidr"], strict=False)
+    if not usable(IPv4Address(ip), cidr):
+        yield Violation(f"{ip} is no host's address in {cidr} of L3 network {name}", path)
+    elif ip == network["spec"].get("gateway"):
+        yield Violation(f"{ip} is the gateway of L3 network {name}", path)
 
 
 async def _image(spec: VirtualMachineSpec, around: Neighbours) -> AsyncIterator[Violation]:

@@ -78,6 +78,13 @@ def not_excluded(request: Request, candidate: Candidate) -> str | None:
     return "it did not start there" if candidate.name in request.excluded else None
 
 
+def selected(request: Request, candidate: Candidate) -> str | None:
+    if request.selector is None:
+        return None
+    missing = request.selector.missing(candidate.labels, candidate.tags)
+    return f"has no {missing}" if missing else None
+
+
 FILTERS: tuple[Filter, ...] = (
     networks_attached,
     designated,
@@ -88,6 +95,7 @@ FILTERS: tuple[Filter, ...] = (
     volumes_here,
     storage_room,
     not_excluded,
+    selected,
 )
 
 

@@ -40,6 +40,8 @@ async def candidates(ctx: Context) -> list[Candidate]:
                 free={k: pool.free(k) for k in capacity} if pool else {},
                 used=pool.used if pool else {},
                 storages=_storages(host, storages, pools),
+                labels=host.metadata.labels,
+                tags=(*(tag.name for tag in host.spec.tags), *host.spec.system_tags),
             )
         )
     return found

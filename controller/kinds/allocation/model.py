@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crds.selectors import Selector
+
 
 @dataclass(frozen=True)
 class NewDisk:
@@ -31,6 +33,7 @@ class Request:
     new_disks: tuple[NewDisk, ...] = ()
     excluded: frozenset[str] = frozenset()
     last_host: str = ""
+    selector: Selector | None = None
 
     @property
     def amounts(self) -> dict[str, int]:
@@ -65,6 +68,8 @@ class Candidate:
     free: Mapping[str, int] = field(default_factory=dict)
     used: Mapping[str, int] = field(default_factory=dict)
     storages: tuple[Storage, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
     @property
     def scope(self) -> str:

@@ -6,25 +6,26 @@ entry point's name is what ``InstanceOffering.spec.allocatorStrategy`` calls it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from importlib.metadata import entry_points
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from controller.errors import Terminal
 from controller.kinds.allocation.model import Candidate, Request
 
-GROUP = "kumulus.host_allocators"
 DEFAULT = "LeastVmPreferred"
 
 
 class HostAllocator(Protocol):
     """A callable: candidates that fit, best first. It may leave some out; an empty answer means
-    that none is good enough. Pure and quick: it runs in the loop."""
+    that none is good enough. Pure; a plugin's runs in its plugin's thread."""
 
     def __call__(
         self, request: Request, candidates: Sequence[Candidate]
     ) -> Sequence[Candidate]: ...
+
+
+PluginAllocator = Callable[[Request, Sequence[Candidate]], Awaitable[Sequence[Candidate]]]
+"""A plugin's HostAllocator, contained (controller.plugins.guarded)."""
 
 
 def least_vm_preferred(request: Request, candidates: Sequence[Candidate]) -> Sequence[Candidate]:
@@ -55,21 +56,22 @@ BUILT_IN: dict[str, HostAllocator] = {
 }
 
 
-@cache
-def find_strategy(name: str) -> HostAllocator:
-    """The strategy called ``name``, a plugin's before a built-in one. Raises Terminal if there is
-    none or if it cannot be loaded."""
-    plugins = {found.name: found for found in entry_points(group=GROUP)}
+async def ranked(
+    name: str,
+    request: Request,
+    candidates: Sequence[Candidate],
+    plugins: Mapping[str, PluginAllocator],
+) -> Sequence[Candidate]:
+    """The candidates as the strategy called ``name`` orders them, a plugin's before a built-in
+    one. Raises Terminal if there is none, and what the strategy raises."""
+    check(name, plugins)
     if name in plugins:
-        try:
-            loaded: HostAllocator = plugins[name].load()
-        except Exception as error:
-            raise Terminal(
-                f"allocator strategy {name} ({plugins[name].value}) cannot be loaded: {error}",
-                reason="PluginBroken",
-            ) from error
-        return loaded
-    if name not in BUILT_IN:
+        return await plugins[name](request, candidates)
+    return BUILT_IN[name](request, candidates)
+
+
+def check(name: str, plugins: Mapping[str, PluginAllocator]) -> None:
+    """Raises Terminal if no strategy is called ``name``."""
+    if name not in BUILT_IN and name not in plugins:
         known = ", ".join(sorted({*BUILT_IN, *plugins}))
         raise Terminal(f"no allocator strategy {name!r}; known: {known}", reason="UnknownStrategy")
-    return BUILT_IN[name]

@@ -28,6 +28,7 @@ class FakeHypervisor:
     deaf: int = 0
     stubborn: int = 0
     count: dict[str, int] = field(default_factory=dict)
+    firmware: frozenset[str] = frozenset({"efi", "bios"})
 
     def _change(self, what: str) -> bool:
         """Is it time to die after the change?"""
@@ -56,6 +57,9 @@ class FakeHypervisor:
 
     async def find(self, uid: str) -> Domain | None:
         return self.domains.get(uid)
+
+    async def firmwares(self, architecture: str) -> frozenset[str]:
+        return self.firmware
 
     async def accelerator(self) -> Accelerator:
         return "qemu"

@@ -23,7 +23,7 @@ SLOW = (
 )
 VISIBLE = (
     *("up", "down", "run", "agent", "status", "tree", "flows", "audit", "logs", "pki"),
-    *("rights", "cascade", "recover"),
+    *("rights", "cascade", "recover", "plugins", "tags", "tag"),
 )
 
 

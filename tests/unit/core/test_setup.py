@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +50,6 @@ def test_mistakes_are_named_all_at_once() -> None:
     assert "NoModel has no model" in text
     assert "Leaf has two actuators" in text and "Second" in text
     assert "watches Ghost" in text
-
-
-def test_plugins_bring_kinds_by_entry_points() -> None:
-    point = EntryPoint("toys", "tests.unit.core.fakes", "kumulus.kinds")
-    registry = discover(plugins=[point])
-    assert {"Trunk", "Branch", "Leaf", "Zone"} <= set(registry.actuators)
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [("no.such.module", "cannot be loaded"), ("tests.unit.core.fakes:WORLD", "neither a module")],
-)
-def test_a_bad_plugin_is_named(value: str, said: str) -> None:
-    with pytest.raises(RegistryError, match=said) as caught:
-        discover(plugins=[EntryPoint("odd", value, "kumulus.kinds")])
-    assert "odd" in str(caught.value)
 
 
 def test_settings_come_from_the_environment_and_the_command_line_wins() -> None:

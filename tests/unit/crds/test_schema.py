@@ -135,7 +135,8 @@ def test_properties_in_full() -> None:
     assert properties["items"]["x-kubernetes-list-map-keys"] == ["name"]
     assert "type" not in properties["size"]
     assert properties["size"]["x-kubernetes-int-or-string"] is True
-    assert list(properties)[:4] == ["description", "deletionPolicy", "count", "mode"]
+    first = ["description", "deletionPolicy", "tags", "systemTags", "count", "mode"]
+    assert list(properties)[:6] == first
 
 
 def test_a_status_has_bounds_and_no_defaults() -> None:

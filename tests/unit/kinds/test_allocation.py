@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 
 import pytest
 from hypothesis import given
@@ -95,21 +95,15 @@ def test_strategies_sort() -> None:
         strategies.designated(REQUEST, [a])
 
 
-def test_a_plugin_brings_a_strategy(monkeypatch: pytest.MonkeyPatch) -> None:
-    points = EntryPoints([
-        EntryPoint("Mine", "tests.unit.kinds.test_allocation:backwards", strategies.GROUP),
-        EntryPoint("Broken", "tests.unit.kinds.no_such_module:x", strategies.GROUP),
-    ])  # fmt: skip
-    monkeypatch.setattr(strategies, "entry_points", points.select)
-    strategies.find_strategy.cache_clear()
-    try:
-        assert strategies.find_strategy("Mine") is backwards
-        with pytest.raises(Terminal, match="cannot be loaded"):
-            strategies.find_strategy("Broken")
-        with pytest.raises(Terminal, match="Mine"):
-            strategies.find_strategy("Nobody's")
-    finally:
-        strategies.find_strategy.cache_clear()
+async def test_a_plugin_brings_a_strategy() -> None:
+    async def mine(request: Request, found: Sequence[Candidate]) -> Sequence[Candidate]:
+        return backwards(request, list(found))
+
+    a, b = host("a"), host("b")
+    assert await strategies.ranked("Mine", REQUEST, [a, b], {"Mine": mine}) == [b, a]
+    assert list(await strategies.ranked("LeastVmPreferred", REQUEST, [b, a], {})) == [a, b]
+    with pytest.raises(Terminal, match="Mine"):
+        await strategies.ranked("Nobody's", REQUEST, [a], {"Mine": mine})
 
 
 def backwards(request: Request, candidates: list[Candidate]) -> list[Candidate]:

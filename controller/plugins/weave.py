@@ -1,0 +1,43 @@
+"""Inserts plugins' steps into flows, next to the steps that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from controller.plugins.interface import Insertion
+from controller.workflow.flow import Flow, FlowError
+from controller.workflow.step import Step
+
+
+def weave(
+    flows: Mapping[str, Flow], insertion: Insertion, make: Callable[[Insertion], Step]
+) -> dict[str, Flow]:
+    """The flows with one step more where it belongs. Raises FlowError if it belongs nowhere, or
+    where its name is taken."""
+    step = make(insertion)
+    chosen = [flow for flow in flows.values() if _wanted(flow, insertion)]
+    if not chosen:
+        where = f"flow {insertion.flow}" if insertion.flow else "any flow"
+        raise FlowError(
+            f"step {step.name!r} is to stand next to {insertion.anchor!r} in {where} for "
+            f"{insertion.kind}, and there is no such step; `kumulus flows` lists them"
+        )
+    return {**flows, **{flow.name: _inserted(flow, insertion, step) for flow in chosen}}
+
+
+def _wanted(flow: Flow, insertion: Insertion) -> bool:
+    right = flow.kind == insertion.kind and insertion.flow in ("", flow.name)
+    return right and insertion.anchor in flow.positions
+
+
+def _inserted(flow: Flow, insertion: Insertion, step: Step) -> Flow:
+    """It is in its neighbour's place in all that a flow says of places."""
+    if step.name in flow.positions:
+        raise FlowError(f"flow {flow.name!r} has a step {step.name!r} already; rename yours")
+    place = flow.positions[insertion.anchor]
+    at = place + (1 if insertion.after else 0)
+    planned = replace(
+        flow.steps[place], step=step, timeout=insertion.timeout, retries=insertion.retries
+    )
+    return replace(flow, steps=(*flow.steps[:at], planned, *flow.steps[at:]))

@@ -1,0 +1,1 @@
+"""A Kumulus plugin: keeps the power that VMs draw within a budget."""
