@@ -10,12 +10,11 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from controller.app import FLOWS
 from controller.cli.output import CommandFailed, columns, out, say
+from controller.cli.plugins import checked
 from controller.registry import discover
 from controller.up.kube import Kube, find_kubeconfig, listing
-from controller.workflow.flow import DEFAULT_RETRIES, Flow, FlowError, PlannedStep, Stage, collect
-from controller.workflow.loader import load
+from controller.workflow.flow import DEFAULT_RETRIES, Flow, FlowError, PlannedStep, Stage
 
 
 def show_flows(name: str | None, *, as_json: bool) -> None:
@@ -61,7 +60,7 @@ def _running(wire: dict[str, Any]) -> tuple[str, ...]:
 
 def _flows() -> dict[str, Flow]:
     try:
-        return load(FLOWS, collect(discover().modules))
+        return checked()[1]
     except FlowError as error:
         raise CommandFailed(str(error)) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from controller.plugins.interface import Insertion
-from controller.workflow.flow import Flow, FlowError
+from controller.workflow.flow import Flow, FlowError, PlannedStep
 from controller.workflow.step import Step
 
 
@@ -40,4 +40,21 @@ def _inserted(flow: Flow, insertion: Insertion, step: Step) -> Flow:
     planned = replace(
         flow.steps[place], step=step, timeout=insertion.timeout, retries=insertion.retries
     )
-    return replace(flow, steps=(*flow.steps[:at], planned, *flow.steps[at:]))
+    steps = (*flow.steps[:at], planned, *flow.steps[at:])
+    return replace(flow, steps=tuple(_covered(each, insertion, step.name) for each in steps))
+
+
+def _covered(planned: PlannedStep, insertion: Insertion, name: str) -> PlannedStep:
+    """What is skipped with the neighbour is skipped with the new step, and asked before it."""
+    guards = tuple(
+        replace(guard, covers=_with(guard.covers, insertion, name))
+        if insertion.anchor in guard.covers
+        else guard
+        for guard in planned.guards
+    )
+    return replace(planned, guards=guards)
+
+
+def _with(covers: tuple[str, ...], insertion: Insertion, name: str) -> tuple[str, ...]:
+    at = covers.index(insertion.anchor) + (1 if insertion.after else 0)
+    return (*covers[:at], name, *covers[at:])

@@ -15,6 +15,7 @@ from controller.errors import Transient
 from controller.plugins.catalog import Catalog, load_all
 from controller.plugins.interface import Insertion
 from controller.plugins.served import await_kinds
+from controller.plugins.weave import weave
 from controller.registry import discover as registry_of
 from controller.workflow.flow import collect
 from controller.workflow.loader import load
@@ -144,6 +145,26 @@ def test_a_step_that_belongs_nowhere_breaks_its_plugin(flows: Any, value: str, s
     found = catalog(toy("steps", value))
     assert found.woven(flows) == flows
     assert said in found.plugins[0].broken
+
+
+FLOWS_WITH_CONDITIONS = {
+    "toy": "- allocate-host\n- {flow: inner, when: self.spec.powerState == 'Running'}",
+    "inner": "- prepare-network\n- start",
+}
+
+
+@pytest.mark.parametrize("place", [{"before": "prepare-network"}, {"after": "start"}])
+def test_a_step_shares_the_condition_of_its_neighbour(place: Any, tmp_path: Path) -> None:
+    for name, steps in FLOWS_WITH_CONDITIONS.items():
+        text = f"name: {name}\nkind: VirtualMachine\nsteps:\n{steps}\n"
+        (tmp_path / f"{name}.yaml").write_text(text)
+    declared = load(tmp_path, collect(registry_of([]).modules))
+    insertion = Insertion("VirtualMachine", Before, **place)
+    woven = weave(declared, insertion, lambda one: one.step())["toy"]
+    names = [step.name for step in woven.steps]
+    inserted = woven.steps[names.index("before-start")]
+    assert inserted.guards[0].covers == tuple(names[1:])
+    assert {step.guards for step in woven.steps[1:]} == {inserted.guards}
 
 
 def test_an_insertion_has_one_place() -> None:
