@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 FLOWS = Path(__file__).parent / "flows"
 GC_THRESHOLD = 50_000
 PORT_FLAG = "--controller-port"
+REGISTRATION = "kumulus.dev/admission"
+"""Whose arcs this lies in keeps the webhook's registration: one controller, always."""
 
 
 async def run(settings: Settings) -> None:
@@ -82,7 +84,7 @@ async def _compose(
         core.duties["admission"] = _registration(core, agents.callback_base, certified[0]).run
     ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
     stack.push_async_callback(ledger.close)
-    core.equip(agents=agents, ledger=ledger, flows=flows)
+    core.equip(agents=agents, ledger=ledger, flows=flows, fence=agents.fence)
     source = KopfSource(
         api,
         registry.models,
@@ -140,7 +142,7 @@ def _registration(core: Core, base: str, ca: Path) -> Registration:
     models = core.registry.models.values()
     asked = core.settings.admission == "on"
     wanted = webhooks(f"{base}{PATH}", ca.read_bytes(), models) if asked else None
-    return Registration(core.api, wanted, lambda: core.member.leading)
+    return Registration(core.api, wanted, lambda: core.member.owns(REGISTRATION))
 
 
 def _secret(directory: Path) -> bytes:
@@ -173,17 +175,21 @@ def certificates(settings: Settings) -> tuple[Path, CertPair]:
     if pair.cert.exists() and pair.key.exists() and not (directory / "ca.key").exists():
         return directory / "ca.crt", pair
     try:
-        authority = Authority.create(directory)
-        pair = authority.issue(
-            directory,
-            "controller",
-            common_name="kumulus-controller",
-            organizations=(CONTROLLERS,),
-            dns=_names(settings, addresses=False),
-            ips=_names(settings, addresses=True),
-            server=True,
-            client=True,
-        )
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Other replicas may start at the same moment, and share the certificate.
+        with (directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            authority = Authority.create(directory)
+            pair = authority.issue(
+                directory,
+                "controller",
+                common_name="kumulus-controller",
+                organizations=(CONTROLLERS,),
+                dns=_names(settings, addresses=False),
+                ips=_names(settings, addresses=True),
+                server=True,
+                client=True,
+            )
     except OSError as error:
         raise BadSettings(f"cannot use the certificates in {directory}: {error}") from None
     return authority.ca, pair

@@ -164,10 +164,11 @@ class Api:
         return await self._call("GET", resource, resource.path(namespace, name))
 
     async def pages(
-        self, resource: Resource, *, metadata_only: bool = False
+        self, resource: Resource, *, metadata_only: bool = False, shards: str = ""
     ) -> AsyncIterator[dict[str, Any]]:
-        """Pages of the list of all objects in all namespaces. Raises Expired: start again."""
-        query = {"limit": str(PAGE)}
+        """Pages of the list of all objects in all namespaces. ``shards``: a shardSelector, which a
+        server that does not know it ignores. Raises Expired: start again."""
+        query = {"limit": str(PAGE)} | ({"shardSelector": shards} if shards else {})
         accept = METADATA_LIST if metadata_only else JSON
         while True:
             page = await self._call("GET", resource, resource.path(), query=query, accept=accept)

@@ -124,6 +124,13 @@ class AgentsClient:
     async def inventory(self, endpoint: Endpoint) -> Inventory:
         return await self._ask(endpoint, "inventory", Inventory, self._limits.request)
 
+    async def fence(self, endpoint: Endpoint, generation: int) -> None:
+        """Have the agent refuse commands of older ring generations. Raises AgentUnreachable."""
+        batch = OperationBatch(ring_generation=generation, operations=[])
+        body = batch.model_dump_json(by_alias=True, exclude_none=True).encode()
+        answer = await self._transport.post(endpoint, "/operations", body)
+        _parsed(endpoint, "fence", answer, OperationReplies)
+
     def deliver(self, identity: str, ticket: Ticket, reply: OperationReply) -> str:
         """A callback's result. A success counts whenever it comes. A failure counts only for the
         attempt that is under way: an old one's echo must not fail a new attempt."""

@@ -39,6 +39,10 @@ ControllerPort = Annotated[
 Hosts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="How many simulated hosts the quickstart has.")
 ]
+Replicas = Annotated[
+    int,
+    typer.Option(min=1, max=20, help="How many controllers share the work, from that port on."),
+]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 DATA_DIR = Path(".kumulus")
 
@@ -66,6 +70,7 @@ def up(
     agent_port: AgentPort = 7070,
     controller_port: ControllerPort = 7071,
     hosts: Hosts = None,
+    replicas: Replicas = 1,
     quickstart: Annotated[
         bool | None,
         typer.Option(
@@ -81,13 +86,14 @@ def up(
     ] = 120.0,
     log_level: LogLevel = "info",
 ) -> None:
-    """Start a cloud on this machine: API server, controller, simulated hosts."""
+    """Start a cloud on this machine: API server, controllers, simulated hosts."""
     from controller.cli.up import UpRequest, bring_up
     from controller.up.plan import Options
 
     options = Options(
-        data_dir.absolute(), api_port, agent_port, controller_port, hosts, log_level=log_level
-    )
+        data_dir.absolute(), api_port, agent_port, controller_port, hosts,
+        log_level=log_level, replicas=replicas,
+    )  # fmt: skip
     bring_up(UpRequest(options, quickstart, foreground, timeout))
 
 
@@ -167,13 +173,17 @@ def supervise(
     agent_port: AgentPort,
     controller_port: ControllerPort,
     hosts: Hosts = None,
+    replicas: Replicas = 1,
     log_level: LogLevel = "info",
 ) -> None:
     """Keep the processes of an embedded cloud running (started by `up`)."""
     from controller.cli.processes import supervise
     from controller.up.plan import Options
 
-    supervise(Options(data_dir, api_port, agent_port, controller_port, hosts, log_level=log_level))
+    supervise(Options(
+        data_dir, api_port, agent_port, controller_port, hosts,
+        log_level=log_level, replicas=replicas,
+    ))  # fmt: skip
 
 
 @app.command("api-server", hidden=True)
@@ -230,9 +240,18 @@ def tree(
 
 
 @app.command()
+def ring(data_dir: DataDir = DATA_DIR, kubeconfig: Kubeconfig = None) -> None:
+    """How the controllers share the work: members, arcs, keys, hand-overs."""
+    from controller.cli.ring import show_ring
+
+    show_ring(kubeconfig, data_dir.absolute())
+
+
+@app.command()
 def logs(
     component: Annotated[
-        str | None, typer.Argument(help="apiserver, controller, agents or supervisor.")
+        str | None,
+        typer.Argument(help="apiserver, controller (-2, ...), agents or supervisor."),
     ] = None,
     *,
     data_dir: DataDir = DATA_DIR,

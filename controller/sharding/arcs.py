@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 SPACE = 2**64
 """Positions are 0 ≤ p < SPACE."""
@@ -19,6 +20,7 @@ Range = tuple[int, int]
 """First position, and the one after the last: (0, SPACE) is the whole ring."""
 
 
+@lru_cache(32_768)
 def position(uid: str) -> int:
     """Where a uid lies."""
     value = _OFFSET

@@ -65,18 +65,3 @@ class Follower(Protocol):
         seconds, then cancel it. Returns when none is left; then forget what lies there. To return
         is to acknowledge: another replica begins. Raises nothing but CancelledError. Grace 0: this
         replica lost them against its will and must stop at once."""
-
-
-class SingleMember:
-    """One controller owns everything, while it holds the Lease; without it, nothing."""
-
-    def __init__(self) -> None:
-        self.leading = False
-        self.term = 0
-
-    @property
-    def generation(self) -> int:
-        return self.term
-
-    def owns(self, uid: str) -> bool:
-        return self.leading

@@ -217,12 +217,13 @@ class Member:
             await asyncio.sleep(_jittered(WATCH_PAUSE))
 
     async def _turning(self) -> None:
-        pause = 0.0
+        pause, failures = 0.0, 0
         while True:
             self._poked.clear()
             try:
                 pause = await self._limited(self._turn(pause))
                 await self._limited(self._wait(pause))
+                pause, failures = 0.0, 0
             except Conflict:
                 pause = _jittered(0.02)  # somebody else was first: read what came of it
             except _Lapsed:
@@ -230,7 +231,8 @@ class Member:
             except (KumulusError, TimeoutError) as error:
                 why = str(error) or "the API server is too slow"
                 log.warning("the ring is not followed now", extra={"why": why})
-                pause = _jittered(0.5)
+                pause = _jittered(min(2.0, 0.25 * 2.0**failures))
+                failures = min(failures + 1, 8)
 
     async def _limited(self, work: Awaitable[float]) -> float:
         """``work``, cut off when this member may act no longer. Raises _Lapsed."""

@@ -18,7 +18,6 @@ from controller.queue.queue import Queues, WorkQueue
 from controller.reconcile.actuator import Context, Observations, Tuning
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry, build, discover
-from controller.sharding.base import SingleMember
 from controller.status.writer import StatusWriter
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
@@ -30,6 +29,7 @@ from crds.v1alpha1.host import Host
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 from tests.support.fakes import FakeAgents, FakeClock, FakeEvents, FakeLedger, FakeObjects
+from tests.support.sharding import Everything
 
 GI = 2**30
 NS = "default"
@@ -63,8 +63,6 @@ class World:
         self.registry = build(actuators, models=models().values(), modules=fresh.modules)
         self.queues = Queues()
         self._forward_to = Waker(self.store, self.queues, self.registry.actuators)
-        member = SingleMember()
-        member.leading = True
         self.ctx = Context(
             store=self.store, objects=self.objects, agents=self.agents, ledger=self.ledger,
             flows=FlowEngine.load(Path(FLOWS), self.registry.modules, self.observers),
@@ -73,7 +71,7 @@ class World:
         )  # fmt: skip
         machinery = Machinery(
             store=self.store, objects=self.objects,
-            status=StatusWriter(self.objects, self.clock), sharding=member,
+            status=StatusWriter(self.objects, self.clock), sharding=Everything(),
             graph=self.registry.graph, actuators=self.registry.actuators, ctx=self.ctx,
         )  # fmt: skip
         self.reconcilers = {kind: Reconciler(kind, machinery) for kind in self.registry.actuators}
