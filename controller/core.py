@@ -105,7 +105,7 @@ class Core:
         context = Context(
             store=self.store,
             objects=self.objects,
-            agents=GuardedAgents(agents, guard),
+            agents=GuardedAgents(agents, guard, self.handover.late),
             ledger=GuardedLedger(ledger, guard),
             flows=flows,
             events=self.events,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from controller.keys import Key
@@ -35,6 +35,8 @@ class HandOver:
     reconcilers: Mapping[str, Reconciler]
     freshen: Callable[[Arcs], Awaitable[object]]
     memories: Iterable[Memory] = ()
+    late: set[str] = field(default_factory=set)
+    """Uids whose commands were given up while they were on their way."""
 
     async def gain(self, arcs: Arcs, generation: int) -> None:
         await self.freshen(arcs)
@@ -43,13 +45,16 @@ class HandOver:
         for key in self.keys(arcs):
             self.queues.add(key, Priority.RESYNC)
 
-    async def drain(self, arcs: Arcs, grace: float) -> None:
+    async def drain(self, arcs: Arcs, grace: float) -> bool:
         def concerned(uid: str) -> bool:
             return position(uid) in arcs
 
         await self.queues.drain(lambda key: self._concerns(key, arcs), grace)
         for memory in (*self.memories, *self.reconcilers.values()):
             memory.forget(concerned)
+        late = {uid for uid in self.late if concerned(uid)}
+        self.late -= late
+        return not late
 
     def keys(self, arcs: Arcs) -> Iterator[Key]:
         """All objects that lie in ``arcs``."""

@@ -53,6 +53,7 @@ class WorkQueue:
         self._ready = Lanes()
         self._active: dict[Key, asyncio.Task[None]] = {}
         self._dirty: dict[Key, Priority] = {}
+        self._draining: set[Key] = set()
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._count = itertools.count()
@@ -97,15 +98,17 @@ class WorkQueue:
         """End all work on some keys, and drop their appointments: let what runs end for ``grace``
         seconds, then cancel it. To keep new work out is the caller's affair."""
         for key in [key for key in self._due if concerned(key)]:
-            self._due.pop(key)
+            self.forget(key)
         running = {key: task for key, task in self._active.items() if concerned(key)}
+        self._draining.update(running)
         if running and grace:
             await asyncio.wait(running.values(), timeout=grace)
         for task in running.values():
             task.cancel()
         await asyncio.gather(*running.values(), return_exceptions=True)
-        for key in running:
-            self._dirty.pop(key, None)
+        for key, task in running.items():
+            if self._active.get(key) is task:  # cancelled before it had begun
+                self._finish(key, Verdict("retry"))
 
     async def stop(self, grace: float) -> None:
         """Start nothing more; what still runs after ``grace`` seconds is cancelled."""
@@ -148,6 +151,12 @@ class WorkQueue:
 
     def _finish(self, key: Key, verdict: Verdict) -> None:
         del self._active[key]
+        if key in self._draining:
+            self._draining.discard(key)
+            self._dirty.pop(key, None)
+            self.forget(key)
+            self._dispatch()
+            return
         if verdict.end == "done":
             self._backoff.reset(key)
         after = verdict.after

@@ -60,8 +60,9 @@ class Follower(Protocol):
     def serve(self, arcs: Arcs) -> None:
         """owns() is true for them from now on: begin. Quick, raises nothing."""
 
-    async def drain(self, arcs: Arcs, grace: float) -> None:
+    async def drain(self, arcs: Arcs, grace: float) -> bool:
         """End all work on ``arcs``, for which owns() is false already: let it end for ``grace``
         seconds, then cancel it. Returns when none is left; then forget what lies there. To return
-        is to acknowledge: another replica begins. Raises nothing but CancelledError. Grace 0: this
-        replica lost them against its will and must stop at once."""
+        is to acknowledge: another replica begins. False: something may still arrive somewhere; the
+        agents are told to refuse it before another replica begins. Raises nothing but
+        CancelledError. Grace 0: this replica lost them against its will and must stop at once."""

@@ -9,10 +9,10 @@ claims, writes to the API server. Work that no reconcile does (Events, Leases) i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from agents.wire import Facts, Inventory, Ping, Wire
@@ -52,15 +52,20 @@ class Guard:
             self.sharding.check(uid)
 
 
-async def to_its_end(work: Coroutine[Any, Any, T], seconds: float) -> T:
+async def to_its_end(
+    work: Coroutine[Any, Any, T], seconds: float, give_up: Callable[[], None] = lambda: None
+) -> T:
     """``work``, which is not left half done when its caller is cancelled: who hands an object over
-    must know that nothing is under way any more. After ``seconds`` it is cancelled, too."""
+    must know that nothing is under way any more. After ``seconds`` it is cancelled, too, and
+    ``give_up`` is called."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         if not task.done():
             await asyncio.wait([task], timeout=seconds)
+        if not task.done():
+            give_up()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise
@@ -68,10 +73,12 @@ async def to_its_end(work: Coroutine[Any, Any, T], seconds: float) -> T:
 
 @dataclass(frozen=True)
 class GuardedAgents:
-    """Implements agentlink.client.Agents. Questions are free; commands are not."""
+    """Implements agentlink.client.Agents. Questions are free; commands are not. ``late``: uids
+    whose commands were given up while they were on their way."""
 
     agents: Agents
     guard: Guard
+    late: set[str] = field(default_factory=set)
 
     async def run(
         self,
@@ -88,7 +95,7 @@ class GuardedAgents:
         command = self.agents.run(
             endpoint, action, resource, args, result, operation=operation, owner=owner
         )
-        return await to_its_end(command, COMMAND_SECONDS)
+        return await to_its_end(command, COMMAND_SECONDS, lambda: self.late.add(WORK.get("")))
 
     async def ping(self, endpoint: Endpoint) -> Ping:
         return await self.agents.ping(endpoint)

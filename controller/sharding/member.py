@@ -137,9 +137,9 @@ class Member:
         self._serving = NOTHING
         try:
             async with asyncio.timeout(LEAVE_SECONDS):
-                await self._tell_drain(self._held | self._loading, self.grace)
+                clean = await self._tell_drain(self._held | self._loading, self.grace)
                 self._held = NOTHING
-                await self._sign_off()
+                await self._sign_off(clean)
                 await self.leases.drop()
         except (KumulusError, TimeoutError) as error:
             log.warning("not signed off; the Lease has to run out", extra={"why": str(error)})
@@ -147,11 +147,11 @@ class Member:
             self._renewed = float("-inf")
         log.info("left the ring", extra={"seconds": round(self.clock.monotonic() - began, 3)})
 
-    async def _sign_off(self) -> None:
+    async def _sign_off(self, clean: bool) -> None:
         stored = await self.ring.read() if self.alive else None
         while stored is not None and self.name in stored.ring.members and self.alive:
             try:
-                await self.ring.swap(stored, stored.ring.without([self.name], forced=False))
+                await self.ring.swap(stored, stored.ring.without([self.name], forced=not clean))
             except (Conflict, NotFound):
                 await asyncio.sleep(_jittered(0.02))
                 stored = await self.ring.read()
@@ -320,15 +320,16 @@ class Member:
         self.journal.expect(arcs_of(ring.awaited(self.name)))
         self._serving &= mine
         losing = (self._held | self._loading) - mine
+        clean = True
         if losing:
             began = self.clock.monotonic()
-            await self._tell_drain(losing, self.grace)
+            clean = await self._tell_drain(losing, self.grace)
             self._check_life(life)
             self._held, self._loading = self._held - losing, self._loading - losing
             self.journal.drained(self.clock.monotonic() - began)
         if ring.outgoing(self.name):
             async with self._patience():
-                stored = await self.ring.swap(stored, ring.released(self.name))
+                stored = await self.ring.swap(stored, ring.released(self.name, forced=not clean))
             self._check_life(life)
             self._known = stored.ring
         await self._gain(mine - self._serving, life)
@@ -355,9 +356,10 @@ class Member:
         await self._tell_drain(self._lost, 0.0)
         self._lost = NOTHING
 
-    async def _tell_drain(self, arcs: Arcs, grace: float) -> None:
-        if arcs:
-            await asyncio.gather(*(each.drain(arcs, grace) for each in self._followers))
+    async def _tell_drain(self, arcs: Arcs, grace: float) -> bool:
+        if not arcs:
+            return True
+        return all(await asyncio.gather(*(each.drain(arcs, grace) for each in self._followers)))
 
     def _patience(self) -> asyncio.Timeout:
         """For one thing that the API server is asked."""

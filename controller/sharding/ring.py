@@ -77,14 +77,14 @@ class Ring:
         unsettled = self.unsettled - frozenset(gone)
         return replace(self, holders=holders)._next(members, unsettled=unsettled, forced=forced)
 
-    def released(self, member: str) -> Ring:
-        """``member`` has drained what it is to give up."""
+    def released(self, member: str, *, forced: bool) -> Ring:
+        """``member`` has drained what it is to give up. ``forced``: something may arrive late."""
         given = self.outgoing(member)
         holders = tuple(
             NOBODY if slot in given else holder for slot, holder in enumerate(self.holders)
         )
         return replace(self, holders=holders)._next(
-            self.members, unsettled=self.unsettled, forced=False
+            self.members, unsettled=self.unsettled, forced=forced
         )
 
     def _next(self, members: tuple[str, ...], *, unsettled: frozenset[str], forced: bool) -> Ring:

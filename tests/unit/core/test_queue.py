@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,11 @@ def key(name: str, namespace: str = "ns") -> Key:
 class Recorder:
     """A worker that notes what it does and finds out if two work on one key."""
 
-    def __init__(self, seconds: float = 0.0, verdicts: dict[Key, list[Verdict]] | None = None):
+    def __init__(
+        self,
+        seconds: float | Callable[[Key], float] = 0.0,
+        verdicts: dict[Key, list[Verdict]] | None = None,
+    ):
         self.seconds = seconds
         self.verdicts = verdicts or {}
         self.began: list[tuple[float, Key]] = []
@@ -39,7 +44,7 @@ class Recorder:
         self.most = max(self.most, len(self.active))
         self.began.append((asyncio.get_running_loop().time(), key))
         try:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds(key) if callable(self.seconds) else self.seconds)
         finally:
             self.active.discard(key)
         return self.verdicts[key].pop(0) if self.verdicts.get(key) else Verdict()

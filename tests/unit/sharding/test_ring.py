@@ -46,10 +46,11 @@ class Changes(RuleBasedStateMachine):
         self.change(self.ring.without(gone, forced=True), gone)
         assert self.ring.fence == self.ring.generation
 
-    @rule(name=names)
-    def release(self, name: str) -> None:
+    @rule(name=names, forced=st.booleans())
+    def release(self, name: str, forced: bool) -> None:
         kept = self.ring.serving(name)
-        self.change(self.ring.released(name), {name})
+        self.change(self.ring.released(name, forced=forced), {name})
+        assert not forced or self.ring.fence == self.ring.generation
         assert self.ring.serving(name) >= kept
         assert not self.ring.outgoing(name)
 
@@ -58,7 +59,7 @@ class Changes(RuleBasedStateMachine):
     def all_release(self) -> None:
         """Once everybody has given up what it must, everybody has what it is to have."""
         for name in self.ring.members:
-            self.release(name)
+            self.release(name, False)
         assert self.ring.holders == self.ring.wanted
 
     @invariant()
