@@ -252,7 +252,7 @@ class Replica:
                 task = asyncio.get_running_loop().create_task(self._command(uid))
                 self.working[uid] = task
                 task.add_done_callback(lambda _, uid=uid: self.working.pop(uid))
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(self.world.rng.expovariate(4))
 
     async def _command(self, uid: str) -> None:
         try:
