@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,9 @@ class Api:
         query = {"labelSelector": labels}
         return list((await self._call("GET", resource, path, query=query)).get("items") or ())
 
-    async def changes(self, resource: Resource, namespace: str, name: str) -> AsyncIterator[None]:
+    async def changes(
+        self, resource: Resource, namespace: str, name: str
+    ) -> AsyncGenerator[None, None]:
         """Ticks at each change of one object, and once at the start; ends when the server ends
         the watch, some minutes later. Raises ApiUnavailable, Denied, ..."""
         query = {

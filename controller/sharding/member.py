@@ -209,8 +209,9 @@ class Member:
     async def _watching(self) -> None:
         while True:
             try:
-                async for _ in self.ring.changes():
-                    self.poke()
+                async with contextlib.aclosing(self.ring.changes()) as changes:
+                    async for _ in changes:
+                        self.poke()
             except KumulusError as error:
                 log.debug("ring not watched", extra={"why": error.message})
             self.poke()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +25,9 @@ class RingApi(Protocol):
     async def replace(
         self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]
     ) -> dict[str, Any]: ...
-    def changes(self, resource: Resource, namespace: str, name: str) -> AsyncIterator[None]: ...
+    def changes(
+        self, resource: Resource, namespace: str, name: str
+    ) -> AsyncGenerator[None, None]: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class RingObject:
         body = self._body(new, meta)
         return _stored(await self.api.replace(CONFIG_MAPS, self.namespace, NAME, body))
 
-    def changes(self) -> AsyncIterator[None]:
+    def changes(self) -> AsyncGenerator[None, None]:
         """Ticks after each change, until the watch ends."""
         return self.api.changes(CONFIG_MAPS, self.namespace, NAME)
 

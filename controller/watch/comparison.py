@@ -67,11 +67,19 @@ class Comparison:
                     log.exception("keys not compared", extra={"kind": kind})
 
     async def freshen(self, arcs: Arcs) -> int:
-        """Bring what lies in these arcs up to date, of all kinds; how many objects differed."""
-        return sum(await asyncio.gather(*(self.compare(kind, arcs) for kind in self.models)))
+        """Bring what lies in these arcs up to date, of all kinds; how many objects the watch had
+        not brought yet. Raises KumulusError."""
+        return sum(await asyncio.gather(*(self._compare(kind, arcs) for kind in self.models)))
 
-    async def compare(self, kind: str, arcs: Arcs = EVERYTHING) -> int:
+    async def compare(self, kind: str) -> int:
         """Bring one kind up to date; returns how many objects differed. Raises KumulusError."""
+        wrong = await self._compare(kind, EVERYTHING)
+        if wrong:
+            metrics.LOST_EVENTS.labels(kind).inc(wrong)
+            log.info("the watch had missed changes", extra={"kind": kind, "objects": wrong})
+        return wrong
+
+    async def _compare(self, kind: str, arcs: Arcs) -> int:
         resource = resource_of(self.models[kind])
         listed, version = await self._listed(kind, resource, arcs)
         wrong = 0
@@ -83,9 +91,6 @@ class Comparison:
                 ghost = {"namespace": key.namespace, "name": key.name, "uid": entry.uid}
                 wrong += self.store.apply(Change.GONE, kind, {"metadata": ghost})
         wrong += await self._read(resource, [k for k, meta in listed.items() if self._old(k, meta)])
-        if wrong:
-            metrics.LOST_EVENTS.labels(kind).inc(wrong)
-            log.info("the watch had missed changes", extra={"kind": kind, "objects": wrong})
         return wrong
 
     async def _fill(self, kind: str) -> None:

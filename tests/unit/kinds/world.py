@@ -51,7 +51,7 @@ class World:
         found = _registry()
         self.store = ObjectStore(found.models, found.quiet)
         self.objects = FakeObjects(self.store, self.clock)
-        self.queues = Queues()
+        self.queues, self.sharding = Queues(), Everything()
         self._forward_to: Callable[..., None] | None = None
         self.store.subscribe(lambda changed: self._forward_to and self._forward_to(changed))
         self.controller()
@@ -71,7 +71,7 @@ class World:
         )  # fmt: skip
         machinery = Machinery(
             store=self.store, objects=self.objects,
-            status=StatusWriter(self.objects, self.clock), sharding=Everything(),
+            status=StatusWriter(self.objects, self.clock), sharding=self.sharding,
             graph=self.registry.graph, actuators=self.registry.actuators, ctx=self.ctx,
         )  # fmt: skip
         self.reconcilers = {kind: Reconciler(kind, machinery) for kind in self.registry.actuators}
