@@ -39,11 +39,13 @@ _REPLY = "id, state, result, code, message"
 
 @dataclass(frozen=True)
 class Entry:
-    """An operation in the table. ``seq`` grows with each time that it is asked for anew."""
+    """An operation in the table. ``seq`` grows with each time that it is asked for anew.
+    ``generation``: of the ring, when it was asked for; 0 for what a former process left."""
 
     seq: int
     agent: AgentId
     operation: Operation
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Journal:
                 " max(generation, excluded.generation)",
                 (agent.role, agent.name, generation),
             )
-            return [_admit(db, agent, operation) for operation in operations]
+            return [_admit(db, agent, operation, generation) for operation in operations]
 
         return await self._db.do(work)
 
@@ -161,7 +163,9 @@ class Journal:
         return await self._db.do(work)
 
 
-def _admit(db: sqlite3.Connection, agent: AgentId, operation: Operation) -> Admission:
+def _admit(
+    db: sqlite3.Connection, agent: AgentId, operation: Operation, generation: int
+) -> Admission:
     key = (agent.role, agent.name, operation.id)
     row = db.execute(
         f"SELECT action, resource, {_REPLY} FROM operations"  # noqa: S608
@@ -192,7 +196,7 @@ def _admit(db: sqlite3.Connection, agent: AgentId, operation: Operation) -> Admi
             operation.callback,
         ),
     )
-    entry = Entry(int(cursor.lastrowid or 0), agent, operation)
+    entry = Entry(int(cursor.lastrowid or 0), agent, operation, generation)
     return Admission(entry, OperationReply(id=operation.id, state="Pending"))
 
 

@@ -295,7 +295,7 @@ class Operations:
             seconds = time.monotonic() - started
             metrics.SECONDS.labels(operation.action).observe(seconds)
             metrics.OPERATIONS.labels(operation.action, reply.state).inc()
-            _log_end(operation.action, reply, seconds)
+            _log_end(entry, reply, seconds)
             finished = await self._record(entry, reply)
             # Before the callback, so that whoever it wakes reads the result and not "Running". It
             # may have been asked for anew already: then the entry under its id is another.
@@ -388,8 +388,12 @@ def _refused(status: int, code: Code, message: str) -> Refused:
     return Refused(status, code, message)
 
 
-def _log_end(action: str, reply: OperationReply, seconds: float) -> None:
+def _log_end(entry: Entry, reply: OperationReply, seconds: float) -> None:
+    """``seq`` and ``generation`` say in which order, and by whose right, it was asked for."""
+    action = entry.operation.action
+    asked = {"action": action, "seq": entry.seq, "generation": entry.generation}
     if reply.error is None:
-        log.info("%s done", action, extra={"seconds": round(seconds, 3)})
+        log.info("%s done", action, extra={**asked, "seconds": round(seconds, 3)})
     else:
-        log.warning("%s failed: %s", action, reply.error.message, extra={"code": reply.error.code})
+        why = {**asked, "code": reply.error.code}
+        log.warning("%s failed: %s", action, reply.error.message, extra=why)

@@ -8,8 +8,8 @@ The way of a manifest, in order:
 3.  ``controller.watch``     brings what happens to objects: ``kopf_source`` watches, and
     ``comparison`` lists keys to find what the watch has lost. Either puts the object into the
     ``store``, and ``wakes`` says whose keys that concerns.
-4.  ``controller.sharding``  says whether this replica works on the object: today the only one,
-    while it holds the Lease.
+4.  ``controller.sharding``  says whether this replica works on the object: ``member`` follows the
+    ring, ``ring`` is what it says, ``handover`` takes objects over and gives them up.
 5.  ``controller.queue``     has one queue per kind: a key is in it once, one worker has it,
     failures back off, namespaces take turns.
 6.  ``controller.reconcile`` looks at one object: ``gate`` waits for what it refers to, ``deletion``

@@ -47,6 +47,8 @@ log = logging.getLogger(__name__)
 FLOWS = Path(__file__).parent / "flows"
 GC_THRESHOLD = 50_000
 PORT_FLAG = "--controller-port"
+REGISTRATION = "kumulus.dev/admission"
+"""Whose arcs this lies in keeps the webhook's registration: one controller, always."""
 
 
 async def run(settings: Settings) -> None:
@@ -88,7 +90,13 @@ async def _compose(
         core.duties["admission"] = _registration(core, agents.callback_base, certified[0]).run
     ledger = await patiently("opening the ledger", lambda: SqlLedger.open(settings.ledger_url))
     stack.push_async_callback(ledger.close)
-    core.equip(agents=agents, ledger=ledger, flows=flows, allocators=plugins.allocators())
+    core.equip(
+        agents=agents,
+        ledger=ledger,
+        flows=flows,
+        allocators=plugins.allocators(),
+        fence=agents.fence,
+    )
     source = KopfSource(
         api,
         registry.models,
@@ -149,7 +157,7 @@ def _registration(core: Core, base: str, ca: Path) -> Registration:
     models = core.registry.models.values()
     asked = core.settings.admission == "on"
     wanted = webhooks(f"{base}{PATH}", ca.read_bytes(), models) if asked else None
-    return Registration(core.api, wanted, lambda: core.member.leading)
+    return Registration(core.api, wanted, lambda: core.member.owns(REGISTRATION))
 
 
 def _secret(directory: Path) -> bytes:
@@ -196,8 +204,12 @@ def certificates(settings: Settings) -> tuple[Path, CertPair]:
     if pair.cert.exists() and pair.key.exists() and not (directory / "ca.key").exists():
         return directory / "ca.crt", pair
     try:
-        authority = Authority.create(directory)
-        pair = tls.issue(authority, directory, _names(settings))
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Other replicas may start at the same moment, and share the certificate.
+        with (directory / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            authority = Authority.create(directory)
+            pair = tls.issue(authority, directory, _names(settings))
     except OSError as error:
         raise BadSettings(f"cannot use the certificates in {directory}: {error}") from None
     return authority.ca, pair

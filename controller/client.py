@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 TIMEOUT = 30.0
 CONNECT_TIMEOUT = 5.0
 CONNECTIONS = 64
+WATCH_SECONDS = 240
 ATTEMPTS = 4
 LONGEST_PAUSE = 5.0
 PAGE = 500
@@ -163,10 +164,11 @@ class Api:
         return await self._call("GET", resource, resource.path(namespace, name))
 
     async def pages(
-        self, resource: Resource, *, metadata_only: bool = False
+        self, resource: Resource, *, metadata_only: bool = False, shards: str = ""
     ) -> AsyncIterator[dict[str, Any]]:
-        """Pages of the list of all objects in all namespaces. Raises Expired: start again."""
-        query = {"limit": str(PAGE)}
+        """Pages of the list of all objects in all namespaces. ``shards``: a shardSelector, which a
+        server that does not know it ignores. Raises Expired: start again."""
+        query = {"limit": str(PAGE)} | ({"shardSelector": shards} if shards else {})
         accept = METADATA_LIST if metadata_only else JSON
         while True:
             page = await self._call("GET", resource, resource.path(), query=query, accept=accept)
@@ -175,6 +177,40 @@ class Api:
             if not following:
                 return
             query["continue"] = following
+
+    async def select(self, resource: Resource, namespace: str, labels: str) -> list[dict[str, Any]]:
+        """What a label selector finds in one namespace, all at once: for small collections."""
+        path = resource.path(namespace)
+        query = {"labelSelector": labels}
+        return list((await self._call("GET", resource, path, query=query)).get("items") or ())
+
+    async def changes(
+        self, resource: Resource, namespace: str, name: str
+    ) -> AsyncGenerator[None, None]:
+        """Ticks at each change of one object, and once at the start; ends when the server ends
+        the watch, some minutes later. Raises ApiUnavailable, Denied, ..."""
+        query = {
+            "watch": "true",
+            "fieldSelector": f"metadata.name={name}",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        path = resource.path(namespace)
+        url = f"{self.server}{path}?{urlencode(query)}"
+        quiet = aiohttp.ClientTimeout(total=WATCH_SECONDS + TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+        try:
+            async with self._session.get(
+                url,
+                headers={"Accept": JSON, **await self.authorization()},
+                timeout=quiet,
+                server_hostname=self._configuration.tls_server_name,
+            ) as response:
+                if response.status != 200:
+                    raise _error(response.status, await response.read(), f"WATCH {path}")
+                yield
+                async for _ in response.content:
+                    yield
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"WATCH {path}: {error or type(error).__name__}") from None
 
     async def create(
         self, resource: Resource, namespace: str, body: Mapping[str, Any]

@@ -16,17 +16,21 @@ from controller.agentlink.client import Agents
 from controller.client import Api
 from controller.errors import KumulusError, Terminal, Transient
 from controller.events import EventRecorder
+from controller.fencing import Fence, Send
+from controller.handover import HandOver
 from controller.keys import Key
 from controller.ledger.base import Ledger
 from controller.objects import Objects, resource_of
-from controller.queue.lane import Priority
 from controller.queue.queue import Queues, WorkQueue
 from controller.reconcile.actuator import Clock, Context, Observations
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry
 from controller.settings import Settings
-from controller.sharding.base import SingleMember
-from controller.sharding.lease import LeaseGuard
+from controller.sharding.arcs import EVERYTHING
+from controller.sharding.guard import Guard, GuardedAgents, GuardedLedger
+from controller.sharding.leases import Leases
+from controller.sharding.member import Member
+from controller.sharding.ring_object import RingObject
 from controller.status.writer import StatusWriter
 from controller.watch.base import Source
 from controller.watch.comparison import Comparison
@@ -53,21 +57,38 @@ class Core:
     identity: str
     clock: Clock
     on_synced: Callable[[], None] = lambda: None
-    member: SingleMember = field(default_factory=SingleMember)
     duties: dict[str, Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=dict)
     on_state: Callable[[Resource, str], None] = lambda _obj, _old: None
     synced: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        self._reconcilers: dict[str, Reconciler] = {}
+        self._tell_agents: Fence | None = None
+        self.member = self._make_member()
         self.store = ObjectStore(self.registry.models, self.registry.quiet)
-        self.queues = Queues()
+        self.queues = Queues(self._admits)
         self.store.subscribe(Waker(self.store, self.queues, self.registry.actuators))
-        self.objects = Objects(self.api, self.store, self.registry.models)
+        guard = Guard(self.member)
+        self.objects = Objects(self.api, self.store, self.registry.models, guard)
         self.events = EventRecorder(self.api, self.clock, self.identity)
         self.comparison = Comparison(
             self.api, self.store, self.registry.models, self.settings.compare_interval
         )
-        self._reconcilers: dict[str, Reconciler] = {}
+        self.handover = HandOver(
+            self.store, self.queues, self._reconcilers, self.comparison.freshen
+        )
+        self.member.follow(self.handover)
+
+    def _make_member(self) -> Member:
+        namespace, duration = self.settings.namespace, self.settings.lease_duration
+        return Member(
+            RingObject(self.api, namespace),
+            Leases(self.api, namespace, self.identity, duration, self.clock),
+            self.clock,
+            fence=self._fence,
+            grace=self.settings.grace,
+            keys=lambda arcs: sum(1 for _ in self.handover.keys(arcs)),
+        )
 
     def wake(self, key: Key) -> None:
         """Have an object looked at because somebody knows that it is worth while: even if it is
@@ -84,13 +105,16 @@ class Core:
         ledger: Ledger,
         flows: Flows,
         allocators: Mapping[str, Any] | None = None,
+        fence: Send | None = None,
     ) -> Context:
-        """Make the reconcilers and their queues. Once, before run()."""
+        """Make the reconcilers and their queues. Once, before run(). ``fence`` tells an agent of
+        a new ring generation."""
+        guard = Guard(self.member)
         context = Context(
             store=self.store,
             objects=self.objects,
-            agents=agents,
-            ledger=ledger,
+            agents=GuardedAgents(agents, guard, self.handover.late),
+            ledger=GuardedLedger(ledger, guard),
             flows=flows,
             events=self.events,
             observed=Observations(),
@@ -113,6 +137,10 @@ class Core:
         for kind in self.registry.actuators:
             reconciler = self._reconcilers[kind] = Reconciler(kind, machinery)
             self.queues.open(WorkQueue(kind, reconciler, concurrency=self.settings.concurrency))
+        if flows is not None:
+            self.handover.memories = (flows,)
+        if fence is not None:
+            self._tell_agents = Fence(self.registry.actuators, context, fence)
         return context
 
     def ready(self) -> bool | str:
@@ -129,19 +157,19 @@ class Core:
         """
         if not await _unless(stopping, self._fill()):
             return
-        guard = self._guard()
         await source.start(self.store.apply)
+        self.queues.start()
         try:
-            await self._work(guard, stopping)
+            await self._work(stopping)
         finally:
+            await self.member.leave()
             await self.queues.stop(0)
             await source.stop()
-            await guard.release()
             await self.events.drain(1.0)
 
-    async def _work(self, guard: LeaseGuard, stopping: asyncio.Event) -> None:
+    async def _work(self, stopping: asyncio.Event) -> None:
         parts = {
-            "lease": guard.run(),
+            "ring": self.member.run(),
             "comparison": self.comparison.run(),
             "events": self.events.run(),
             "resync": self._resync(),
@@ -151,7 +179,6 @@ class Core:
             background = [tasks.create_task(part, name=name) for name, part in parts.items()]
             await stopping.wait()
             log.info("stopping")
-            await self.queues.stop(self.settings.grace)
             for task in background:
                 task.cancel()
 
@@ -160,7 +187,7 @@ class Core:
         await patiently("waiting for the API server", self.comparison.fill)
         self.on_synced()
         self.synced = True
-        log.info("synced", extra={"objects": len(self._keys())})
+        log.info("synced", extra={"objects": sum(1 for _ in self.handover.keys(EVERYTHING))})
 
     async def _check_kinds(self) -> None:
         """Raises Transient naming the kinds that the API server does not serve yet."""
@@ -176,34 +203,17 @@ class Core:
                     f"kubectl apply -f crds/manifests/"
                 )
 
-    def _guard(self) -> LeaseGuard:
-        return LeaseGuard(
-            api=self.api,
-            member=self.member,
-            namespace=self.settings.namespace,
-            identity=self.identity,
-            duration=self.settings.lease_duration,
-            clock=self.clock,
-            on_gain=self._begin,
-            on_loss=self.queues.pause,
-        )
+    def _admits(self, key: Key) -> bool:
+        return self.handover.admits(key, self.member.owns)
 
-    async def _begin(self) -> None:
-        """This controller leads now: look at everything once, behind what changes meanwhile."""
-        self._add_all()
-        self.queues.start()
+    async def _fence(self, generation: int) -> None:
+        if self._tell_agents is not None:
+            await self._tell_agents(generation)
 
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(_jittered(self.settings.resync_interval))
-            self._add_all()
-
-    def _add_all(self) -> None:
-        for key in self._keys():
-            self.queues.add(key, Priority.RESYNC)
-
-    def _keys(self) -> list[Key]:
-        return [key for kind in self.registry.models for key in self.store.keys(kind)]
+            self.handover.serve(self.member.arcs)
 
 
 async def patiently(what: str, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -39,4 +39,16 @@ LOST_EVENTS = Counter(
 OBJECTS = Gauge("kumulus_objects", "Objects in the local store.", ["kind"])
 EVENTS_SENT = Counter("kumulus_events_sent", "Kubernetes Events written.", ["type"])
 EVENTS_DROPPED = Counter("kumulus_events_dropped", "Kubernetes Events not written.", ["why"])
-LEADING = Gauge("kumulus_leading", "1 while this controller may work.")
+RING_GENERATION = Gauge("kumulus_ring_generation", "The ring's generation, as followed here.")
+RING_MEMBERS = Gauge("kumulus_ring_members", "Members of the ring.")
+RING_ARCS = Gauge("kumulus_ring_arcs", "Arcs of the ring that this replica serves.")
+RING_SHARE = Gauge("kumulus_ring_share", "Of the ring that this replica serves: 0 to 1.")
+RING_KEYS = Gauge("kumulus_ring_keys", "Objects that this replica owns.")
+RING_LAPSES = Counter("kumulus_ring_lapses", "Times that this replica had to stop all work.")
+RING_HANDOVER_SECONDS = Histogram(
+    "kumulus_ring_handover_seconds",
+    "gain: from the plan until served here. drain: until given up here. takeover: from a dead "
+    "member's last sign of life until its arcs were given to others by this replica.",
+    ["what"],
+    buckets=_FINE,
+)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Protocol, TypeVar
 
 from controller.client import Api, Exists, NotFound, Resource
 from controller.keys import Key
+from controller.sharding.guard import WRITE_SECONDS, to_its_end
 from controller.watch.base import Change, Raw
 from controller.watch.store import key_of
 from crds.base import Resource as Model
+
+T = TypeVar("T")
 
 
 class Intake(Protocol):
@@ -21,8 +24,16 @@ class Intake(Protocol):
 class Objects:
     """Implements reconcile.actuator.Objects, and what the reconciler needs beyond it."""
 
-    def __init__(self, api: Api, store: Intake, models: Mapping[str, type[Model]]) -> None:
+    def __init__(
+        self,
+        api: Api,
+        store: Intake,
+        models: Mapping[str, type[Model]],
+        guard: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``guard`` is called right before each write; it may raise Moved."""
         self._api = api
+        self._guard = guard
         self._store = store
         self._models = models
 
@@ -33,13 +44,15 @@ class Objects:
         body["kind"] = key.kind
         resource = resource_of(self._models[key.kind])
         try:
-            raw = await self._api.create(resource, key.namespace, body)
+            raw = await self._write(self._api.create(resource, key.namespace, body))
         except Exists:
             raw = await self._api.get(resource, key.namespace, key.name)
         return self._taken(key, raw)
 
     async def patch(self, key: Key, patch: Mapping[str, Any]) -> Any:
-        raw = await self._api.patch(self._resource(key), key.namespace, key.name, patch)
+        raw = await self._write(
+            self._api.patch(self._resource(key), key.namespace, key.name, patch)
+        )
         return self._taken(key, raw)
 
     async def delete(self, obj: Model) -> None:
@@ -47,7 +60,7 @@ class Objects:
 
     async def delete_key(self, key: Key, uid: str) -> None:
         """Delete this very object; works for one that cannot be parsed, too."""
-        raw = await self._api.delete(self._resource(key), key.namespace, key.name, uid)
+        raw = await self._write(self._api.delete(self._resource(key), key.namespace, key.name, uid))
         if raw is None:
             await self.refresh(key)
         elif raw.get("kind") == key.kind:
@@ -57,7 +70,9 @@ class Objects:
 
     async def patch_status(self, key: Key, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge patch of the status subresource. The key is not woken by its own status."""
-        raw = await self._api.patch(self._resource(key), key.namespace, key.name, patch, "status")
+        raw = await self._write(
+            self._api.patch(self._resource(key), key.namespace, key.name, patch, "status")
+        )
         self._store.apply(Change.PRESENT, key.kind, raw, own=True)
         return raw
 
@@ -65,8 +80,8 @@ class Objects:
         """Raises Conflict if the object has changed: the list is written as a whole."""
         key = key_of(obj)
         meta = {"finalizers": finalizers, "resourceVersion": obj.metadata.resource_version}
-        raw = await self._api.patch(
-            self._resource(key), key.namespace, key.name, {"metadata": meta}
+        raw = await self._write(
+            self._api.patch(self._resource(key), key.namespace, key.name, {"metadata": meta})
         )
         self._store.apply(Change.PRESENT, key.kind, raw, own=True)
         return self._models[key.kind].model_validate(raw)
@@ -79,6 +94,15 @@ class Objects:
             return None
         self._store.apply(Change.PRESENT, key.kind, raw)
         return raw
+
+    async def _write(self, request: Coroutine[Any, Any, T]) -> T:
+        """A write that has begun ends, whoever is cancelled."""
+        try:
+            self._guard()
+        except BaseException:
+            request.close()
+            raise
+        return await to_its_end(request, WRITE_SECONDS)
 
     def _taken(self, key: Key, raw: dict[str, Any]) -> Any:
         self._store.apply(Change.PRESENT, key.kind, raw)

@@ -30,7 +30,8 @@ class Settings(BaseModel):
     )
     context: str | None = Field(default=None, description="Absent: the kubeconfig's current one.")
     namespace: str = Field(
-        default="kumulus-system", description="Where the controller's Lease is; made if missing."
+        default="kumulus-system",
+        description="Where the controllers' ring and Leases are; made if missing.",
     )
     data_dir: Path = Path(".kumulus")
     pki_dir: Path | None = Field(
@@ -68,8 +69,16 @@ class Settings(BaseModel):
     )
     resync_interval: Seconds = Field(default=600.0, description="Every object is looked at again.")
     compare_interval: Seconds = Field(default=60.0, description="Keys are compared with a list.")
-    lease_duration: Seconds = 15.0
-    grace: Seconds = Field(default=5.0, description="For work under way when told to stop.")
+    lease_duration: Annotated[float, Field(ge=1)] = Field(
+        default=10.0,
+        description="A controller that does not renew its Lease for so long is taken for dead; it "
+        "stops itself after two thirds of that.",
+    )
+    grace: Seconds = Field(
+        default=0.3,
+        description="For work under way, when its objects go to another controller or this one is "
+        "told to stop.",
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_style: Literal["json", "text"] = "json"

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 W = TypeVar("W", bound=Wire)
 _LIMITS = Limits()
 _MANY_MAILBOXES = 1024
+FENCED_SECONDS = 0.1
+"""In which a replica hears of a change of the ring, as a rule."""
 
 
 @dataclass
@@ -129,6 +131,11 @@ class AgentsClient:
 
     async def inventory(self, endpoint: Endpoint) -> Inventory:
         return await self._ask(endpoint, "inventory", Inventory, self._limits.request)
+
+    async def fence(self, endpoint: Endpoint, generation: int) -> None:
+        """Have the agent refuse commands of older ring generations. Raises AgentUnreachable."""
+        answer = await self._send(endpoint, generation, [])
+        _parsed(endpoint, "fence", answer, OperationReplies)
 
     def deliver(self, identity: str, ticket: Ticket, reply: OperationReply) -> str:
         """A callback's result. A success counts whenever it comes. A failure counts only for the
@@ -246,10 +253,8 @@ class AgentsClient:
     ) -> Mapping[str, Outcome]:
         """One batch. If the agent finds fault with it, its operations go one by one, so that a bad
         one does not take the others with it."""
-        batch = OperationBatch(ring_generation=self._ring_generation(), operations=list(operations))
-        body = batch.model_dump_json(by_alias=True, exclude_none=True).encode()
         try:
-            answer = await self._transport.post(endpoint, "/operations", body)
+            answer = await self._offer(endpoint, operations)
             if answer.status in (400, 413, 422):
                 return await self._apart(endpoint, operations, answer)
             replies = _parsed(endpoint, "submit", answer, OperationReplies)
@@ -259,6 +264,24 @@ class AgentsClient:
                 CALLS.labels(operation.action, outcome).inc()
             raise
         return {reply.id: reply for reply in replies.operations}
+
+    async def _offer(self, endpoint: Endpoint, operations: Sequence[Operation]) -> Answer:
+        """Again, should the agent have heard of a newer ring before we did: if these are still
+        ours, that is nothing but a matter of milliseconds."""
+        generation = self._ring_generation()
+        answer = await self._send(endpoint, generation, operations)
+        if answer.status == 409:
+            await asyncio.sleep(FENCED_SECONDS)
+            if self._ring_generation() > generation:
+                return await self._send(endpoint, self._ring_generation(), operations)
+        return answer
+
+    async def _send(
+        self, endpoint: Endpoint, generation: int, operations: Sequence[Operation]
+    ) -> Answer:
+        batch = OperationBatch(ring_generation=generation, operations=list(operations))
+        body = batch.model_dump_json(by_alias=True, exclude_none=True).encode()
+        return await self._transport.post(endpoint, "/operations", body)
 
     async def _apart(
         self, endpoint: Endpoint, operations: Sequence[Operation], answer: Answer

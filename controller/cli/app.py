@@ -46,6 +46,10 @@ Hosts = Annotated[
     int | None, typer.Option(min=1, max=1000, help="How many simulated hosts the quickstart has.")
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="table or json.")]
+Replicas = Annotated[
+    int,
+    typer.Option(min=1, max=20, help="How many controllers share the work, from that port on."),
+]
 LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 
 
@@ -78,6 +82,7 @@ def up(
     agent_port: AgentPort = 7070,
     controller_port: ControllerPort = 7071,
     hosts: Hosts = None,
+    replicas: Replicas = 1,
     quickstart: Annotated[
         bool | None,
         typer.Option(
@@ -98,13 +103,13 @@ def up(
     synchronous: Sync = None,
     body_limit: BodyLimit = None,
 ) -> None:
-    """Start a cloud on this machine: API server, controller, simulated hosts."""
+    """Start a cloud on this machine: API server, controllers, simulated hosts."""
     from controller.cli.up import UpRequest, bring_up
     from controller.up.plan import Options
 
     api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
     options = Options(
-        data_dir.absolute(), api_port, agent_port, controller_port, hosts, log_level, api
+        data_dir.absolute(), api_port, agent_port, controller_port, hosts, log_level, api, replicas
     )
     bring_up(UpRequest(options, quickstart, foreground, timeout))
 
@@ -186,6 +191,7 @@ def supervise(
     agent_port: AgentPort,
     controller_port: ControllerPort,
     hosts: Hosts = None,
+    replicas: Replicas = 1,
     log_level: LogLevel = "info",
     token_file: TokenFile = None,
     audit_log: AuditLog = None,
@@ -198,7 +204,9 @@ def supervise(
     from controller.up.plan import Options
 
     api = api_options(token_file, audit_log, audit_level, synchronous, body_limit)
-    supervise(Options(data_dir, api_port, agent_port, controller_port, hosts, log_level, api))
+    supervise(Options(
+        data_dir, api_port, agent_port, controller_port, hosts, log_level, api, replicas,
+    ))  # fmt: skip
 
 
 @app.command("api-server", hidden=True)
@@ -351,9 +359,18 @@ def audit(
 
 
 @app.command()
+def ring(data_dir: DataDir = DATA_DIR, kubeconfig: Kubeconfig = None) -> None:
+    """How the controllers share the work: members, arcs, keys, hand-overs."""
+    from controller.cli.ring import show_ring
+
+    show_ring(kubeconfig, data_dir.absolute())
+
+
+@app.command()
 def logs(
     component: Annotated[
-        str | None, typer.Argument(help="apiserver, controller, agents or supervisor.")
+        str | None,
+        typer.Argument(help="apiserver, controller (-2, ...), agents or supervisor."),
     ] = None,
     *,
     data_dir: DataDir = DATA_DIR,

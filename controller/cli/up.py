@@ -163,14 +163,16 @@ def _wait_for_api(layout: Layout, supervisor: subprocess.Popen[bytes]) -> Kube:
 def _wait_for_controller(options: Options, supervisor: subprocess.Popen[bytes]) -> None:
     layout = options.layout
     tls = client_context(layout.pki / "ca.crt", None)
-    url = f"https://{plan.LOOPBACK}:{options.controller_port}/readyz"
-    for _ in _until(START_SECONDS, layout, supervisor, "controller"):
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()
-            return
-    raise CommandFailed(
-        f"the controller is not ready after {START_SECONDS:g} s; see `kumulus logs controller`"
-    )
+    for name, port in options.controllers.items():
+        url = f"https://{plan.LOOPBACK}:{port}/readyz"
+        for _ in _until(START_SECONDS, layout, supervisor, name):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()
+                break
+        else:
+            raise CommandFailed(
+                f"the {name} is not ready after {START_SECONDS:g} s; see `kumulus logs {name}`"
+            )
 
 
 def _until(

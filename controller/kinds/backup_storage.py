@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from agents.wire import StorageArgs, StorageResult
+from controller.agentlink.client import Endpoint
 from controller.errors import AgentFailed
 from controller.kinds.heartbeat import Heartbeat
 from controller.kinds.support import key_of, store_endpoint, wake_unscheduled
@@ -34,6 +35,9 @@ class BackupStorageActuator(Actuator[BackupStorage]):
         if obj.uid in self._boots and not obj.status.missed_pings:
             await self._ensure(obj, ctx)
         return _outcome(obj, self._pulse.silence(obj), max(self._pulse.left(obj.uid, ctx), 0.1))
+
+    def agent(self, obj: BackupStorage, ctx: Context) -> Endpoint | None:
+        return store_endpoint(obj, ctx)
 
     async def delete(self, obj: BackupStorage, ctx: Context) -> Outcome:
         """Its images are gone by now; the empty directory stays."""

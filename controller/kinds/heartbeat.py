@@ -74,6 +74,16 @@ class Heartbeat:
         agent.status.missed_pings = 0
         return answer
 
+    async def look(self, uid: str, endpoint: Endpoint, ctx: Context) -> Ping | None:
+        """As beat(), of an agent that another replica answers for: only to know."""
+        before, now = self._last.get(uid), ctx.clock.monotonic()
+        self._last[uid] = _Beat(now)
+        try:
+            return await ctx.agents.ping(endpoint)
+        except AgentUnreachable as error:
+            self._last[uid] = _Beat(now, _next_retry(before), error.message)
+            return None
+
 
 def _next_retry(before: _Beat | None) -> float:
     return FIRST_RETRY if before is None or before.retry is None else 2 * before.retry

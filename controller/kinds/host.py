@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from agents.wire import Facts, Ping
+from controller.agentlink.client import Endpoint
 from controller.errors import FlowFailed, Terminal
 from controller.keys import Key
 from controller.kinds.availability import inherited
@@ -127,7 +128,8 @@ def _keep_facts(host: Host, facts: Facts) -> None:
 
 
 class HostActuator(Actuator[Host]):
-    """Every replica that runs it pings each host every ``tuning.ping_interval`` seconds."""
+    """Every replica pings each host every ``tuning.ping_interval`` seconds, since it has to know
+    what the host says of the VMs that the replica works on; the host's owner writes its status."""
 
     model = Host
     watches = {"VirtualMachine": _left_host, "PrimaryStorage": _cleared}
@@ -136,6 +138,7 @@ class HostActuator(Actuator[Host]):
         self._pulse = Heartbeat()
         self._connected: dict[str, int] = {}  # uid → generation that it was connected with
         self._counted: dict[str, float] = {}
+        self._room: dict[str, tuple[int, int]] = {}  # uid → what others' hosts had when last seen
 
     async def reconcile(self, obj: Host, ctx: Context) -> Outcome:
         if ctx.flows.running(obj):
@@ -149,6 +152,25 @@ class HostActuator(Actuator[Host]):
             reason = obj.status.status or "Connecting"
             return Outcome(False, reason, self._pulse.silence(obj), ping)
         return _outcome(obj, ctx, min(ping, recount) if recount else ping)
+
+    async def observe(self, obj: Host, ctx: Context) -> float | None:
+        if obj.deleting or obj.status.status != "Connected":
+            forget_host(ctx, obj.uid)
+            return None
+        if self._pulse.left(obj.uid, ctx) <= 0:
+            began = ctx.clock.monotonic()
+            answer = await self._pulse.look(obj.uid, host_endpoint(obj, ctx), ctx)
+            if answer is not None:
+                record_ping(ctx, obj.uid, answer.vms, began)
+                _wake_drifted(obj, ctx)
+        before, now = self._room.get(obj.uid), (obj.status.available_cpu or 0, -obj.status.vms)
+        self._room[obj.uid] = now
+        if before is None or now > before:
+            wake_unscheduled(ctx)
+        return max(self._pulse.left(obj.uid, ctx), 0.1)
+
+    def agent(self, obj: Host, ctx: Context) -> Endpoint | None:
+        return host_endpoint(obj, ctx)
 
     async def delete(self, obj: Host, ctx: Context) -> Outcome:
         """Its VMs have been stopped and its volumes let go by now. Storage that is deleted, too,
@@ -225,6 +247,7 @@ class HostActuator(Actuator[Host]):
         self._pulse.forget(host.uid)
         self._connected.pop(host.uid, None)
         self._counted.pop(host.uid, None)
+        self._room.pop(host.uid, None)
         forget_host(ctx, host.uid)
 
 

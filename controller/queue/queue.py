@@ -53,6 +53,7 @@ class WorkQueue:
         self._ready = Lanes()
         self._active: dict[Key, asyncio.Task[None]] = {}
         self._dirty: dict[Key, Priority] = {}
+        self._draining: set[Key] = set()
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._count = itertools.count()
@@ -93,10 +94,21 @@ class WorkQueue:
         self._running = True
         self._dispatch()
 
-    async def pause(self) -> None:
-        """Start nothing more; cancel what runs (it runs again after start())."""
-        self._running = False
-        await self._cancel_active()
+    async def drain(self, concerned: Callable[[Key], bool], grace: float) -> None:
+        """End all work on some keys, and drop their appointments: let what runs end for ``grace``
+        seconds, then cancel it. To keep new work out is the caller's affair."""
+        for key in [key for key in self._due if concerned(key)]:
+            self.forget(key)
+        running = {key: task for key, task in self._active.items() if concerned(key)}
+        self._draining.update(running)
+        if running and grace:
+            await asyncio.wait(running.values(), timeout=grace)
+        for task in running.values():
+            task.cancel()
+        await asyncio.gather(*running.values(), return_exceptions=True)
+        for key, task in running.items():
+            if self._active.get(key) is task:  # cancelled before it had begun
+                self._finish(key, Verdict("retry"))
 
     async def stop(self, grace: float) -> None:
         """Start nothing more; what still runs after ``grace`` seconds is cancelled."""
@@ -139,6 +151,12 @@ class WorkQueue:
 
     def _finish(self, key: Key, verdict: Verdict) -> None:
         del self._active[key]
+        if key in self._draining:
+            self._draining.discard(key)
+            self._dirty.pop(key, None)
+            self.forget(key)
+            self._dispatch()
+            return
         if verdict.end == "done":
             self._backoff.reset(key)
         after = verdict.after
@@ -187,10 +205,11 @@ class WorkQueue:
 
 
 class Queues:
-    """The queues of all kinds."""
+    """The queues of all kinds. ``admits``: the door; a key that it does not admit is dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, admits: Callable[[Key], bool] = lambda _: True) -> None:
         self._queues: dict[str, WorkQueue] = {}
+        self._admits = admits
 
     def open(self, queue: WorkQueue) -> WorkQueue:
         self._queues[queue.name] = queue
@@ -199,20 +218,20 @@ class Queues:
     def add(self, key: Key, priority: Priority = Priority.CHANGE) -> None:
         """Keys of kinds without a queue are ignored: nobody works on them."""
         queue = self._queues.get(key.kind)
-        if queue is not None:
+        if queue is not None and self._admits(key):
             queue.add(key, priority)
 
     def add_after(self, key: Key, delay: float) -> None:
         queue = self._queues.get(key.kind)
-        if queue is not None:
+        if queue is not None and self._admits(key):
             queue.add_after(key, delay)
 
     def start(self) -> None:
         for queue in self._queues.values():
             queue.start()
 
-    async def pause(self) -> None:
-        await asyncio.gather(*(queue.pause() for queue in self._queues.values()))
+    async def drain(self, concerned: Callable[[Key], bool], grace: float) -> None:
+        await asyncio.gather(*(each.drain(concerned, grace) for each in self._queues.values()))
 
     async def stop(self, grace: float) -> None:
         await asyncio.gather(*(queue.stop(grace) for queue in self._queues.values()))

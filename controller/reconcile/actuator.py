@@ -18,7 +18,7 @@ from crds.base import Resource
 from crds.refs import Reference
 
 if TYPE_CHECKING:
-    from controller.agentlink.client import Agents
+    from controller.agentlink.client import Agents, Endpoint
     from controller.ledger.base import Ledger
     from controller.workflow.engine import Flows
 
@@ -166,6 +166,17 @@ class Actuator(Generic[R]):
     async def reconcile(self, obj: R, ctx: Context) -> Outcome:
         """Bring the world one step nearer to ``obj.spec``."""
         raise NotImplementedError
+
+    async def observe(self, obj: R, ctx: Context) -> float | None:
+        """Look at an object that *another* replica works on, for what this one has to know of it
+        in memory (``ctx.observed``). Changes nothing outside, nor ``obj``, which others share.
+        Returns seconds until the next look; None: when it changes. Not overridden: other replicas'
+        objects are not looked at."""
+        return None
+
+    def agent(self, obj: R, ctx: Context) -> Endpoint | None:
+        """The agent that the object stands for, if it stands for one."""
+        return None
 
     async def delete(self, obj: R, ctx: Context) -> Outcome:
         """Clean the outside world. Called when every cascaded child is gone and detaching and

@@ -1,6 +1,6 @@
 """What all kinds share: one look at one object, driven by its actuator.
 
-1. Read the store. Not ours, gone, or stalled for this very spec: nothing to do.
+1. Read the store. Another replica's, gone, or stalled for this very spec: nothing to do.
 2. It cannot be parsed: say so in its status.
 3. It is being deleted: children first, then the actuator cleans up, then the finalizer goes.
 4. Otherwise wait for what it refers to, put the finalizer on, let the actuator work.
@@ -30,7 +30,8 @@ from controller.reconcile.deletion import clear_family
 from controller.reconcile.findings import INTERNAL, Finding, noting, of_error, of_outcome
 from controller.reconcile.gate import check_references, lets_go
 from controller.rights import OnKinds
-from controller.sharding.base import Sharding
+from controller.sharding.base import Moved, Sharding
+from controller.sharding.guard import working_on
 from controller.status.writer import Snapshot, StatusWriter, Unparsed
 from controller.watch.store import Entry, ObjectStore
 from crds.base import FINALIZER, Resource
@@ -80,6 +81,8 @@ class Reconciler:
 
     kind: str
     machinery: Machinery
+    working: dict[Key, str] = field(default_factory=dict)
+    """The uids that are being worked on, by their keys."""
     _parked: dict[Key, _Parked] = field(default_factory=dict)
 
     async def __call__(self, key: Key) -> Verdict:
@@ -89,15 +92,46 @@ class Reconciler:
         if entry is None:
             self._parked.pop(key, None)
             return Verdict()
-        if not m.sharding.owns(entry.uid):
-            return Verdict()
         with bind(kind=key.kind, namespace=key.namespace, name=key.name):
+            if not m.sharding.owns(entry.uid):
+                return await self._observe(key)
             with metrics.RECONCILE_SECONDS.labels(self.kind).time():
-                finding = await self._look(key, entry)
+                try:
+                    finding = await self._work(key, entry)
+                except Moved as moved:
+                    log.info("left to another controller", extra={"why": moved.message})
+                    return Verdict()
             if finding is None:
                 return self._skip(key)
             metrics.RECONCILES.labels(self.kind, finding.end).inc()
             return Verdict("retry" if finding.backs_off else "done", finding.after)
+
+    @property
+    def observes(self) -> bool:
+        """Are other replicas' objects looked at, too?"""
+        return type(self._actuator).observe is not Actuator.observe
+
+    async def _observe(self, key: Key) -> Verdict:
+        """Another replica's object: at most see what this one has to know of it."""
+        obj = self.machinery.store.share(key) if self.observes else None
+        if obj is None:
+            return Verdict()
+        try:
+            async with asyncio.timeout(self.machinery.timeout):
+                return Verdict(after=await self._actuator.observe(obj, self.machinery.ctx))
+        except (KumulusError, TimeoutError) as error:
+            log.debug("not observed", extra={"why": str(error)})
+        except Exception:
+            log.exception("observing failed unexpectedly")
+        return Verdict("retry")
+
+    async def _work(self, key: Key, entry: Entry) -> Finding | None:
+        self.working[key] = entry.uid
+        try:
+            with working_on(entry.uid):
+                return await self._look(key, entry)
+        finally:
+            del self.working[key]
 
     async def _look(self, key: Key, entry: Entry) -> Finding | None:
         """None: there is nothing to do."""
@@ -119,6 +153,8 @@ class Reconciler:
         try:
             async with asyncio.timeout(self.machinery.timeout) as limit:
                 return await (self._delete(obj) if obj.deleting else self._apply(obj))
+        except Moved:
+            raise
         except KumulusError as error:
             # Others wait until it lets go of what is being deleted: that is tried again, too.
             urgent = obj.deleting or lets_go(obj, self._actuator, self.machinery.store)
@@ -169,6 +205,12 @@ class Reconciler:
 
     # -- stalled objects
 
+    def forget(self, concerned: Callable[[str], bool]) -> None:
+        """These uids are another replica's now."""
+        gone = [key for key, parked in self._parked.items() if concerned(parked.uid)]
+        for key in gone:
+            del self._parked[key]
+
     def unpark(self, key: Key) -> None:
         """Somebody knows more: look at it although it is stalled."""
         self._parked.pop(key, None)
@@ -211,6 +253,8 @@ class Reconciler:
         self._announce(before, obj, finding)
         try:
             await self.machinery.status.write(before, obj)
+        except Moved:
+            raise
         except KumulusError as error:
             log.warning("status not written", extra={"reason": error.reason, "why": error.message})
             return of_error(error, deleting=obj.deleting)

@@ -30,6 +30,15 @@ class Layout:
     def agent_data(self) -> Path:
         return self.root / "agents"
 
+    def controller(self, number: int) -> Path:
+        """What the controller of this number, from 1 on, keeps for itself."""
+        return self.root if number == 1 else self.root / "controllers" / str(number)
+
+    @property
+    def ledger(self) -> Path:
+        """All controllers' claims."""
+        return self.root / "ledger.sqlite"
+
     @property
     def quickstart(self) -> Path:
         """The quickstart's manifests as they were applied."""

@@ -55,7 +55,8 @@ class ApiOptions:
 
 @dataclass(frozen=True)
 class Options:
-    """What ``kumulus up`` was asked for. ``hosts`` None: as many as the quickstart has."""
+    """What ``kumulus up`` was asked for. ``hosts`` None: as many as the quickstart has.
+    ``replicas``: of the controller, on as many ports from ``controller_port`` on."""
 
     data_dir: Path
     api_port: int = 6443
@@ -64,6 +65,17 @@ class Options:
     hosts: int | None = None
     log_level: str = "info"
     api: ApiOptions = ApiOptions()
+    replicas: int = 1
+
+    @property
+    def controllers(self) -> dict[str, int]:
+        """Names and ports, in order."""
+        return {
+            "controller" if number == 1 else f"controller-{number}": self.controller_port
+            + number
+            - 1
+            for number in range(1, self.replicas + 1)
+        }
 
     @property
     def layout(self) -> Layout:
@@ -80,18 +92,16 @@ class Options:
         return [
             "--data-dir", str(self.data_dir), "--api-port", str(self.api_port),
             "--agent-port", str(self.agent_port), "--controller-port", str(self.controller_port),
-            "--log-level", self.log_level, *hosts, *self.api.flags(),
+            "--log-level", self.log_level, "--replicas", str(self.replicas), *hosts,
+            *self.api.flags(),
         ]  # fmt: skip
 
 
 def taken_port(options: Options) -> str | None:
     """Why the cloud cannot start, if another process listens on one of its ports."""
-    ports = {
-        "--api-port": options.api_port,
-        "--agent-port": options.agent_port,
-        "--controller-port": options.controller_port,
-    }
-    for flag, port in ports.items():
+    ports = [("--api-port", options.api_port), ("--agent-port", options.agent_port)]
+    ports += [("--controller-port", port) for port in options.controllers.values()]
+    for flag, port in ports:
         holder = listener(port)
         if holder is not None:
             return f"port {port} is taken by {holder}; stop it, or choose another port with {flag}"
@@ -132,11 +142,22 @@ def children(options: Options) -> list[Child]:
             "--port", options.agent_port, "--port-flag", "--agent-port",
             "--log-level", options.log_level,
         )),
-        Child("controller", _kumulus(
-            "run", "--kubeconfig", layout.controller_kubeconfig, "--data-dir", layout.root,
-            "--controller-port", options.controller_port, "--agent-port", options.agent_port,
+        *_controllers(options, answers(f"{options.server}/readyz", tls, layout.kubeconfig)),
+    ]  # fmt: skip
+
+
+def _controllers(options: Options, gate: Gate) -> list[Child]:
+    """Equal ones, each with its own identity and port; certificates and ledger are shared."""
+    layout = options.layout
+    return [
+        Child(name, _kumulus(
+            "run", "--kubeconfig", layout.controller_kubeconfig,
+            "--data-dir", layout.controller(number), "--pki-dir", layout.pki,
+            "--database", f"sqlite:///{layout.ledger.absolute()}",
+            "--controller-port", port, "--agent-port", options.agent_port,
             "--log-level", options.log_level,
-        ), gate=answers(f"{options.server}/readyz", tls, layout.kubeconfig)),
+        ), gate=gate)
+        for number, (name, port) in enumerate(options.controllers.items(), 1)
     ]  # fmt: skip
 
 

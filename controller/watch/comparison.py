@@ -19,6 +19,7 @@ from controller.errors import KumulusError
 from controller.keys import Key
 from controller.objects import resource_of
 from controller.rights import OnKinds
+from controller.sharding.arcs import EVERYTHING, Arcs, position
 from controller.watch.base import Change
 from controller.watch.store import ObjectStore, version_of
 from crds.base import Resource as Model
@@ -67,21 +68,31 @@ class Comparison:
                 except Exception:  # one bad answer must not end the watch over the other kinds
                     log.exception("keys not compared", extra={"kind": kind})
 
+    async def freshen(self, arcs: Arcs) -> int:
+        """Bring what lies in these arcs up to date, of all kinds; how many objects the watch had
+        not brought yet. Raises KumulusError."""
+        return sum(await asyncio.gather(*(self._compare(kind, arcs) for kind in self.models)))
+
     async def compare(self, kind: str) -> int:
         """Bring one kind up to date; returns how many objects differed. Raises KumulusError."""
+        wrong = await self._compare(kind, EVERYTHING)
+        if wrong:
+            metrics.LOST_EVENTS.labels(kind).inc(wrong)
+            log.info("the watch had missed changes", extra={"kind": kind, "objects": wrong})
+        return wrong
+
+    async def _compare(self, kind: str, arcs: Arcs) -> int:
         resource = resource_of(self.models[kind])
-        listed, version = await self._listed(kind, resource)
+        listed, version = await self._listed(kind, resource, arcs)
         wrong = 0
         for key in self.store.keys(kind):
             entry = self.store.entry(key)
             # What is newer than the list was created after it was made.
-            if entry is not None and key not in listed and entry.version <= version:
+            missing = entry is not None and key not in listed and entry.version <= version
+            if entry is not None and missing and position(entry.uid) in arcs:
                 ghost = {"namespace": key.namespace, "name": key.name, "uid": entry.uid}
                 wrong += self.store.apply(Change.GONE, kind, {"metadata": ghost})
         wrong += await self._read(resource, [k for k, meta in listed.items() if self._old(k, meta)])
-        if wrong:
-            metrics.LOST_EVENTS.labels(kind).inc(wrong)
-            log.info("the watch had missed changes", extra={"kind": kind, "objects": wrong})
         return wrong
 
     async def _fill(self, kind: str) -> None:
@@ -98,15 +109,19 @@ class Comparison:
                 return
 
     async def _listed(
-        self, kind: str, resource: Resource
+        self, kind: str, resource: Resource, arcs: Arcs
     ) -> tuple[dict[Key, Mapping[str, Any]], int]:
-        """Metadata by key, and the version that the list was made at."""
+        """Metadata by key, and the version that the list was made at. The server may or may not
+        know how to send only what lies in ``arcs``."""
+        shards = arcs.selector() if arcs != EVERYTHING else ""
         listed: dict[Key, Mapping[str, Any]] = {}
         version = 0
-        async for page in self.api.pages(resource, metadata_only=True):
+        async for page in self.api.pages(resource, metadata_only=True, shards=shards):
             version = version or version_of(page["metadata"])
             for item in page.get("items") or ():
                 meta = item["metadata"]
+                if position(str(meta["uid"])) not in arcs:
+                    continue
                 listed[Key(kind, meta.get("namespace") or "", meta["name"])] = meta
         return listed, version
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from controller.reconcile.actuator import Context
@@ -27,6 +28,9 @@ class Flows(Protocol):
         flow runs. Raises Waiting or Transient when the rollback pauses: call again. ``reason`` is
         a sentence for people. A flow that is rolling back already goes on doing so.
         """
+
+    def forget(self, concerned: Callable[[str], bool]) -> None:
+        """Another replica goes on with the runs of these objects' uids."""
 
     def running(self, obj: Resource) -> str | None:
         """The name of the flow that ``obj`` is in the middle of, or None."""

@@ -67,6 +67,11 @@ class FlowEngine:
         """The flows of ``directory`` over the steps of ``modules``. Raises FlowError."""
         return cls(load(directory, collect(modules)), observers=observers)
 
+    def forget(self, concerned: Callable[[str], bool]) -> None:
+        """Another replica goes on with the runs of these uids: how far they got is not known."""
+        for uid in [uid for uid in self._left if concerned(uid)]:
+            del self._left[uid]
+
     def running(self, obj: Resource) -> str | None:
         workflow: WorkflowStatus | None = obj.status.workflow
         return workflow.name if workflow is not None else None

@@ -28,6 +28,8 @@ import yaml
 from common.pki import Authority, CertPair, client_context
 from controller.apiserver.kubeconfig import write_kubeconfig
 from controller.ledger import schema
+from controller.sharding.ring import Ring, load
+from controller.sharding.ring_object import CONFIG_MAPS, CONTENT, NAME
 from controller.up.layout import Layout
 from controller.up.plan import rights_manifests
 from crds import kinds
@@ -128,10 +130,13 @@ class Cloud:
         if self.kubeconfig is None:
             self.start_api()
             self.grant()
-        self.kubectl("apply", "-f", str(CRDS))
-        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        self.apply_definitions()
         self.start_agents()
         self.start_controller()
+
+    def apply_definitions(self) -> None:
+        self.kubectl("apply", "-f", str(CRDS))
+        self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
     def grant(self) -> None:
         """The controller's namespace and rights, those of ``kumulus up``."""
@@ -178,6 +183,20 @@ class Cloud:
         done = self.kumulus("audit", "-o", "json", *where)
         assert done.returncode in (0, 1, 2), done.stderr
         return done.returncode, json.loads(done.stdout)
+
+    def start_replica(self, number: int, **env: str) -> None:
+        """A controller beside others, with an identity and a port of its own."""
+        config = self.kubeconfig or self.layout.controller_kubeconfig
+        where = ["--kubeconfig", config, "--data-dir", self.layout.root / "replicas" / str(number)]
+        shared = ["--pki-dir", self.layout.pki, "--database", f"sqlite:///{self.layout.ledger}"]
+        ports = ["--controller-port", free_port(), "--agent-port", self.agent_port]
+        settings = {f"KUMULUS_{key.upper()}": value for key, value in env.items()}
+        self.start(f"replica-{number}", "run", *where, *shared, *ports, env=settings)
+
+    def ring(self) -> Ring | None:
+        """The ring as it is; None before there is one."""
+        status, body = self.get_raw(CONFIG_MAPS.path("kumulus-system", NAME))
+        return load(json.loads(body)["data"][CONTENT]) if status == 200 else None
 
     def kill(self, name: str) -> None:
         """SIGKILL."""
@@ -257,6 +276,25 @@ class Cloud:
             connection.request("GET", path)
             answer = connection.getresponse()
             return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def send(self, verb: str, kind: str, name: str, body: Object) -> None:
+        """A write as the administrator; tried again while the server is too busy to answer."""
+        path = self._path(kind, "default", name).rstrip("/")
+        data = json.dumps(body)
+        wait_for(f"{verb} {path}", lambda: self._sent(verb, path, data), 60)
+
+    def _sent(self, verb: str, path: str, data: str) -> bool:
+        host, port, tls = self._server()
+        connection = HTTPSConnection(host, port, timeout=20, context=tls)
+        try:
+            connection.request(verb, path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            text = answer.read()
+            # Sent once more after an answer that was lost: it is there, or gone, already.
+            assert answer.status < 300 or answer.status in (404, 409), text
+            return True
         finally:
             connection.close()
 

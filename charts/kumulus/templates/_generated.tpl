@@ -68,20 +68,31 @@
 {{- end -}}
 {{- define "kumulus.rights.home" -}}
 - apiGroups:
+  - ''
+  resources:
+  - configmaps
+  verbs:
+  - create
+- apiGroups:
+  - ''
+  resources:
+  - configmaps
+  resourceNames:
+  - kumulus-ring
+  verbs:
+  - get
+  - update
+  - watch
+- apiGroups:
   - coordination.k8s.io
   resources:
   - leases
   verbs:
   - create
-- apiGroups:
-  - coordination.k8s.io
-  resources:
-  - leases
-  resourceNames:
-  - kumulus-controller
-  verbs:
+  - delete
   - get
-  - update
+  - list
+  - patch
 {{- end -}}
 {{- define "kumulus.rights.admission" -}}
 - apiGroups:

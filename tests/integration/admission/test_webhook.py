@@ -163,7 +163,7 @@ def test_anybody_may_ask_but_nothing_is_told_in_plain_text(cloud: Cloud) -> None
 def test_off_leaves_the_configuration_and_remove_takes_it_away(cloud: Cloud) -> None:
     cloud.stop("controller")
     cloud.start_controller()
-    wait_for("leading", lambda: "this controller works now" in cloud.log("controller"))
+    wait_for("leading", lambda: "joined the ring" in cloud.log("controller"))
     assert policy(cloud) == "Ignore"
     cloud.apply(outside("unasked-too"))
     cloud.stop("controller")

@@ -18,7 +18,8 @@ from controller.errors import Conflict
 from controller.keys import Key
 from controller.objects import Objects, resource_of
 from controller.settings import Settings
-from controller.sharding.lease import LEASES, NAME
+from controller.sharding.leases import LEASES
+from controller.sharding.ring_object import RingObject
 from controller.watch.base import Change
 from controller.watch.comparison import Comparison
 from controller.watch.kopf_source import KopfSource
@@ -79,11 +80,11 @@ class Running:
 
 
 @asynccontextmanager
-async def controller(api: Api, **settings: Any) -> AsyncIterator[Running]:
+async def controller(api: Api, identity: str = "tester", **settings: Any) -> AsyncIterator[Running]:
     for name, fresh in vars(World()).items():
         setattr(WORLD, name, fresh)
     stopping = asyncio.Event()
-    core = Core(Settings(**settings), toy_registry(), api, "tester", SystemClock())
+    core = Core(Settings(**settings), toy_registry(), api, identity, SystemClock())
     core.equip(agents=None, ledger=None, flows=None)  # type: ignore[arg-type]
     signals: list[int] = []
     source = KopfSource(
@@ -94,7 +95,7 @@ async def controller(api: Api, **settings: Any) -> AsyncIterator[Running]:
     )
     task = asyncio.create_task(core.run(source, stopping))
     try:
-        await until(lambda: core.member.leading or task.done())
+        await until(lambda: core.member.arcs or task.done())
         yield Running(core, source, signals)
     finally:
         stopping.set()
@@ -162,12 +163,29 @@ async def test_kopf_takes_the_signal_handlers_and_they_are_given_back(api: Api) 
         assert not loop.remove_signal_handler(signal.SIGTERM), "kopf's handler is gone"
 
 
-async def test_the_lease_is_held_and_released(api: Api) -> None:
-    async with controller(api):
-        lease = await api.get(LEASES, "kumulus-system", NAME)
-        assert lease["spec"]["holderIdentity"] == "tester"
-    lease = await api.get(LEASES, "kumulus-system", NAME)
-    assert not lease["spec"].get("holderIdentity")
+async def test_two_replicas_share_the_work_and_the_one_that_stays_gets_it_all(api: Api) -> None:
+    await put(api, trunk())
+    for number in range(12):
+        await put(api, branch(f"b{number}"))
+    keys = [Key("Branch", "", f"b{number}") for number in range(12)]
+    async with controller(api, "one") as one:
+        async with controller(api, "two") as two:
+            await until(lambda: two.core.member.arcs.share == one.core.member.arcs.share == 0.5)
+            await until(lambda: all(one.ready("Branch", key.name) for key in keys))
+            entries = [entry for key in keys if (entry := one.core.store.entry(key)) is not None]
+            assert len(entries) == len(keys)
+            for entry in entries:
+                assert one.core.member.owns(entry.uid) != two.core.member.owns(entry.uid)
+            leases = await api.select(LEASES, "kumulus-system", "kumulus.dev/ring=member")
+            assert {lease["metadata"]["name"] for lease in leases} == {"one", "two"}
+        began = asyncio.get_running_loop().time()
+        await until(lambda: one.core.member.arcs.share == 1)
+        assert asyncio.get_running_loop().time() - began < 10, "told by the watch, not by a Lease"
+        await put(api, branch("late"))
+        await until(lambda: one.ready("Branch", "late"))
+    stored = await RingObject(api, "kumulus-system").read()
+    assert stored is not None and stored.ring.members == ()
+    assert not await api.select(LEASES, "kumulus-system", "kumulus.dev/ring=member")
 
 
 async def test_the_comparison_finds_what_happened_while_nobody_watched(api: Api) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -226,6 +227,28 @@ async def test_a_fenced_controller_is_told_so(world: Cloud) -> None:
     with pytest.raises(Transient, match=r"generation 9 was seen.*must read the ring") as caught:
         await _start(world.client, world.agent.endpoint())
     assert caught.value.reason == "Fenced"
+
+
+async def test_a_ring_that_changed_a_moment_ago_is_no_failure(world: Cloud) -> None:
+    """The agent heard of it first; once we have, too, the same operation is offered again."""
+    offered = list[int]()
+
+    async def behind(*request: Any) -> Any:
+        offered.append(world.generation)
+        if world.generation < 9:
+            world.generation = 9
+            return await always(409, Error(code="fenced", message="9").model_dump_json())(*request)
+        return None  # as usual
+
+    world.agent.behave = behind
+    with contextlib.suppress(OperationPending):
+        await _start(world.client, world.agent.endpoint())
+    assert len(offered) == 2 and world.agent.batches[-1].ring_generation == 9
+
+
+async def test_fencing_is_a_batch_without_operations(world: Cloud) -> None:
+    await world.client.fence(world.agent.endpoint(), 42)
+    assert (world.agent.batches[-1].ring_generation, world.agent.batches[-1].operations) == (42, [])
 
 
 @pytest.mark.parametrize(

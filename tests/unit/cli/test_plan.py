@@ -54,8 +54,20 @@ def test_flags_say_the_options(tmp_path: Path) -> None:
     flags = plan.Options(tmp_path, 1, 2, 3, hosts=4, log_level="debug").flags()
     assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
         "--data-dir": str(tmp_path), "--api-port": "1", "--agent-port": "2",
-        "--controller-port": "3", "--hosts": "4", "--log-level": "debug",
+        "--controller-port": "3", "--hosts": "4", "--log-level": "debug", "--replicas": "1",
     }  # fmt: skip
+
+
+def test_replicas_share_all_but_identity_and_port(tmp_path: Path) -> None:
+    options = plan.Options(tmp_path, 1, 2, 7071, replicas=3)
+    plan.prepare(options)
+    controllers = [child for child in plan.children(options) if "run" in child.command]
+    assert [child.name for child in controllers] == ["controller", "controller-2", "controller-3"]
+    given = [dict(zip(c.command[4::2], c.command[5::2], strict=True)) for c in controllers]
+    assert [each["--controller-port"] for each in given] == ["7071", "7072", "7073"]
+    assert len({each["--data-dir"] for each in given}) == 3
+    assert len({each["--pki-dir"] for each in given}) == 1
+    assert {each["--database"] for each in given} == {f"sqlite:///{tmp_path / 'ledger.sqlite'}"}
 
 
 def _free() -> int:

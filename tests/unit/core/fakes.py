@@ -20,7 +20,8 @@ from controller.keys import Key
 from controller.reconcile.actuator import Actuator, Context, Outcome
 from controller.registry import Registry, build
 from controller.settings import Settings
-from controller.sharding.lease import LEASES
+from controller.sharding.leases import LEASES
+from controller.sharding.ring_object import CONFIG_MAPS
 from controller.watch.base import Change, Sink
 from crds.base import BaseSpec, BaseStatus, KindInfo, Resource
 from crds.refs import ObjectRef, Ref
@@ -198,6 +199,8 @@ class FakeApi:
         self.faults: list[BaseException] = []
         self.log: list[tuple[str, str, str, Any]] = []
         self.gone: list[tuple[str, str]] = []
+        self.ticks: dict[tuple[str, str, str], list[asyncio.Event]] = {}
+        self.watch_lag = 0.005
         self.reachable = True
         self._version = itertools.count(1)
         self._uid = itertools.count(1)
@@ -209,7 +212,7 @@ class FakeApi:
         return copy.deepcopy(self._find(resource, namespace, name))
 
     async def pages(
-        self, resource: Path, *, metadata_only: bool = False
+        self, resource: Path, *, metadata_only: bool = False, shards: str = ""
     ) -> AsyncIterator[dict[str, Any]]:
         await self._arrive()
         items = [o for (plural, _, _), o in self.objects.items() if plural == resource.plural]
@@ -220,6 +223,30 @@ class FakeApi:
         parts = copy.deepcopy([items[:half], items[half:]])
         for part in parts:
             yield {"metadata": {"resourceVersion": version}, "items": part or None}
+
+    async def select(self, resource: Path, namespace: str, labels: str) -> list[dict[str, Any]]:
+        await self._arrive()
+        name, _, value = labels.partition("=")
+        return [
+            copy.deepcopy(obj)
+            for (plural, space, _), obj in self.objects.items()
+            if (plural, space) == (resource.plural, namespace)
+            and (obj["metadata"].get("labels") or {}).get(name) == value
+        ]
+
+    async def changes(self, resource: Path, namespace: str, name: str) -> AsyncIterator[None]:
+        await self._arrive()
+        tick = asyncio.Event()
+        ticks = self.ticks.setdefault((resource.plural, namespace, name), [])
+        ticks.append(tick)
+        try:
+            while True:
+                yield
+                await tick.wait()
+                tick.clear()
+                await asyncio.sleep(self.watch_lag)
+        finally:
+            ticks.remove(tick)
 
     async def create(
         self, resource: Path, namespace: str, body: Mapping[str, Any]
@@ -356,13 +383,15 @@ class FakeApi:
     def _changed(self, verb: str, key: tuple[str, str, str], body: Any) -> dict[str, Any]:
         obj = self.objects[key]
         obj["metadata"]["resourceVersion"] = str(next(self._version))
-        if key[0] not in (LEASES.plural, "events", "namespaces"):
+        if key[0] not in (LEASES.plural, CONFIG_MAPS.plural, "events", "namespaces"):
             self.log.append((verb, key[0], key[2], copy.deepcopy(body)))
         change = Change.PRESENT
         if obj["metadata"].get("deletionTimestamp") and not obj["metadata"].get("finalizers"):
             del self.objects[key]
             self.gone.append((key[0], key[2]))
             change = Change.GONE
+        for tick in self.ticks.get(key, ()):
+            tick.set()
         for watcher in self.watchers:
             watcher(change, key[0], copy.deepcopy(obj))
         return copy.deepcopy(obj)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,11 @@ def key(name: str, namespace: str = "ns") -> Key:
 class Recorder:
     """A worker that notes what it does and finds out if two work on one key."""
 
-    def __init__(self, seconds: float = 0.0, verdicts: dict[Key, list[Verdict]] | None = None):
+    def __init__(
+        self,
+        seconds: float | Callable[[Key], float] = 0.0,
+        verdicts: dict[Key, list[Verdict]] | None = None,
+    ):
         self.seconds = seconds
         self.verdicts = verdicts or {}
         self.began: list[tuple[float, Key]] = []
@@ -39,7 +44,7 @@ class Recorder:
         self.most = max(self.most, len(self.active))
         self.began.append((asyncio.get_running_loop().time(), key))
         try:
-            await asyncio.sleep(self.seconds)
+            await asyncio.sleep(self.seconds(key) if callable(self.seconds) else self.seconds)
         finally:
             self.active.discard(key)
         return self.verdicts[key].pop(0) if self.verdicts.get(key) else Verdict()
@@ -165,19 +170,22 @@ async def test_appointments_are_kept_and_an_earlier_look_serves_them() -> None:
 
 
 @pytest.mark.looptime
-async def test_pause_cancels_and_the_work_is_done_after_the_next_start() -> None:
-    worker = Recorder(5.0)
-    q = queue(worker, concurrency=2)
-    q.add(key("x"))
-    q.add(key("y"))
+async def test_draining_ends_the_work_on_some_keys_and_leaves_the_others_alone() -> None:
+    """One ends within the grace, one is cancelled; appointments go, and nothing comes again."""
+    quick, slow, other = key("quick"), key("slow"), key("other")
+    worker = Recorder({quick: 2.0, slow: 90.0, other: 90.0}.__getitem__)
+    q = queue(worker, concurrency=3)
+    for each in (quick, slow, other):
+        q.add(each)
     await asyncio.sleep(1)
-    await q.pause()
-    assert not worker.active
-    await asyncio.sleep(10)
-    assert len(worker.began) == 2
-    q.start()
-    await asyncio.sleep(10)
-    assert Counter(worker.order) == {key("x"): 2, key("y"): 2}
+    q.add(slow)  # again, once it has ended
+    q.add_after(key("later"), 50)
+    began = asyncio.get_running_loop().time()
+    await q.drain(lambda one: one != other, 3.0)
+    assert asyncio.get_running_loop().time() - began == 3.0
+    assert worker.active == {other}
+    await asyncio.sleep(200)
+    assert Counter(worker.order) == {quick: 1, slow: 1, other: 1}
 
 
 @pytest.mark.looptime

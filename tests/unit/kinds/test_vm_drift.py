@@ -35,6 +35,20 @@ async def test_a_crashed_guest_is_started_again() -> None:
         await world.until(lambda: world.vm().status.state == "Running" and world.vm().ready)
 
 
+async def test_a_crash_on_a_host_that_another_replica_works_on_is_noticed() -> None:
+    """Each replica asks the hosts of its VMs itself, and leaves the hosts' statuses alone."""
+    async with cloud() as world:
+        vm = await running_vm(world)
+        hosts = list(world.store.list("Host"))
+        world.sharding.foreign.update(host.uid for host in hosts)
+        versions = {host.name: host.metadata.resource_version for host in hosts}
+        _machine(world).crash(vm.uid)
+        await world.until(lambda: "Crashed" in world.events.reasons("vm"), seconds=30)
+        await world.until(lambda: world.vm().status.state == "Running" and world.vm().ready)
+        after = {host.name: host.metadata.resource_version for host in world.store.list("Host")}
+        assert after == versions
+
+
 async def test_a_guest_that_vanished_is_started_again() -> None:
     async with cloud() as world:
         vm = await running_vm(world)

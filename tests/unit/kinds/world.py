@@ -21,7 +21,6 @@ from controller.reconcile.actuator import Context, Observations, Tuning
 from controller.reconcile.holdings import host_place, store_place
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry, build, discover
-from controller.sharding.base import SingleMember
 from controller.status.writer import StatusWriter
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
@@ -35,6 +34,7 @@ from crds.v1alpha1.host import Host
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 from tests.support.fakes import FakeAgents, FakeClock, FakeEvents, FakeLedger, FakeObjects
+from tests.support.sharding import Everything
 
 GI = 2**30
 NS = "default"
@@ -63,7 +63,7 @@ class World:
         found = _registry()
         self.store = ObjectStore(found.models, found.quiet)
         self.objects = FakeObjects(self.store, self.clock)
-        self.queues = Queues()
+        self.queues, self.sharding = Queues(), Everything()
         self._forward_to: Callable[..., None] | None = None
         self.store.subscribe(lambda changed: self._forward_to and self._forward_to(changed))
         self.controller()
@@ -75,8 +75,6 @@ class World:
         self.registry = build(actuators, models=models().values(), modules=fresh.modules)
         self.queues = Queues()
         self._forward_to = Waker(self.store, self.queues, self.registry.actuators)
-        member = SingleMember()
-        member.leading = True
         self.ctx = Context(
             store=self.store, objects=self.objects, agents=self.agents, ledger=self.ledger,
             flows=self._engine(),
@@ -85,7 +83,7 @@ class World:
         )  # fmt: skip
         machinery = Machinery(
             store=self.store, objects=self.objects,
-            status=StatusWriter(self.objects, self.clock), sharding=member,
+            status=StatusWriter(self.objects, self.clock), sharding=self.sharding,
             graph=self.registry.graph, actuators=self.registry.actuators, ctx=self.ctx,
         )  # fmt: skip
         self.reconcilers = {kind: Reconciler(kind, machinery) for kind in self.registry.actuators}
