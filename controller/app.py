@@ -99,7 +99,7 @@ async def _compose(
     )
     source = KopfSource(
         api,
-        registry.models,
+        {k: model for k, model in registry.models.items() if k not in registry.partitioned},
         on_restart=core.comparison.poke,
         signals=lambda: _on_signals(stopping.set),
     )

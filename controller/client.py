@@ -40,6 +40,7 @@ PAGE = 500
 MERGE = "application/merge-patch+json"
 JSON = "application/json"
 METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+TOO_LARGE = "Too large resource version"
 _load_in_pod: Callable[..., None] = kubeconfig.load_incluster_config
 _load_file: Callable[..., Awaitable[object]] = kubeconfig.load_kube_config
 _RETRIED = frozenset({429, 500, 502, 503, 504})
@@ -67,6 +68,10 @@ class Expired(Transient):
     """410: the list or version is no longer there; start again."""
 
     default_reason = "Expired"
+
+
+class Ahead(ApiUnavailable):
+    """The server does not know a version that it is asked for: it lags, or has lost it."""
 
 
 class Denied(Transient):
@@ -169,14 +174,20 @@ class Api:
         """Pages of the list of all objects in all namespaces. ``shards``: a shardSelector, which a
         server that does not know it ignores. Raises Expired: start again."""
         query = {"limit": str(PAGE)} | ({"shardSelector": shards} if shards else {})
-        accept = METADATA_LIST if metadata_only else JSON
         while True:
-            page = await self._call("GET", resource, resource.path(), query=query, accept=accept)
+            page = await self.page(resource, query, metadata_only=metadata_only)
             yield page
             following = page["metadata"].get("continue")
             if not following:
                 return
             query["continue"] = following
+
+    async def page(
+        self, resource: Resource, query: Mapping[str, str], *, metadata_only: bool = False
+    ) -> dict[str, Any]:
+        """One page of the list of all objects, as ``query`` says. Raises Expired: start again."""
+        accept = METADATA_LIST if metadata_only else JSON
+        return await self._call("GET", resource, resource.path(), query=query, accept=accept)
 
     async def select(self, resource: Resource, namespace: str, labels: str) -> list[dict[str, Any]]:
         """What a label selector finds in one namespace, all at once: for small collections."""
@@ -189,28 +200,45 @@ class Api:
     ) -> AsyncGenerator[None, None]:
         """Ticks at each change of one object, and once at the start; ends when the server ends
         the watch, some minutes later. Raises ApiUnavailable, Denied, ..."""
-        query = {
-            "watch": "true",
-            "fieldSelector": f"metadata.name={name}",
-            "timeoutSeconds": str(WATCH_SECONDS),
-        }
+        query = {"fieldSelector": f"metadata.name={name}", "timeoutSeconds": str(WATCH_SECONDS)}
+        silence = WATCH_SECONDS + TIMEOUT
+        async with self.stream(resource, query, silence, namespace) as pieces:
+            yield
+            async for piece in pieces:
+                if piece.endswith(b"\n"):
+                    yield
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, resource: Resource, query: Mapping[str, str], silence: float, namespace: str = ""
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """An open watch: its answer, piece by piece, cut anywhere. Tried once.
+
+        Raises what a list does, also within the block: ApiUnavailable when the connection breaks
+        or brings nothing for ``silence`` seconds.
+        """
         path = resource.path(namespace)
-        url = f"{self.server}{path}?{urlencode(query)}"
-        quiet = aiohttp.ClientTimeout(total=WATCH_SECONDS + TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+        url = f"{self.server}{path}?{urlencode({**query, 'watch': 'true'})}"
+        limits = aiohttp.ClientTimeout(
+            total=None, connect=TIMEOUT, sock_connect=CONNECT_TIMEOUT, sock_read=silence
+        )
         try:
             async with self._session.get(
                 url,
                 headers={"Accept": JSON, **await self.authorization()},
-                timeout=quiet,
+                timeout=limits,
                 server_hostname=self._configuration.tls_server_name,
             ) as response:
+                metrics.API_REQUESTS.labels("WATCH", resource.plural, str(response.status)).inc()
+                self.reachable = True
                 if response.status != 200:
-                    raise _error(response.status, await response.read(), f"WATCH {path}")
-                yield
-                async for _ in response.content:
-                    yield
+                    error = _error(response.status, await response.read(), f"WATCH {path}")
+                    error.retry_after = _retry_after(response) or None
+                    raise error
+                yield response.content.iter_any()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ApiUnavailable(f"WATCH {path}: {error or type(error).__name__}") from None
+            why = str(error) or type(error).__name__
+            raise ApiUnavailable(f"WATCH {path}: the connection broke ({why})") from None
 
     async def create(
         self, resource: Resource, namespace: str, body: Mapping[str, Any]
@@ -342,6 +370,8 @@ def _error(status: int, answer: bytes, what: str) -> Transient | Terminal:
     message = f"{what}: {text}" if status else f"{what}: no answer from the API server ({text})"
     if status == 409 and reason == "AlreadyExists":
         return Exists(message)
+    if status == 504 and TOO_LARGE in text:
+        return Ahead(message)
     kinds: dict[int, type[Transient | Terminal]] = {
         400: Rejected, 401: Denied, 403: Denied, 404: NotFound, 409: Conflict, 410: Expired,
         413: Rejected, 415: Rejected, 422: Rejected,

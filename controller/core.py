@@ -26,7 +26,7 @@ from controller.reconcile.actuator import Clock, Context, Observations
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry
 from controller.settings import Settings
-from controller.sharding.arcs import EVERYTHING
+from controller.sharding.arcs import EVERYTHING, Arcs
 from controller.sharding.guard import Guard, GuardedAgents, GuardedLedger
 from controller.sharding.leases import Leases
 from controller.sharding.member import Member
@@ -34,6 +34,7 @@ from controller.sharding.ring_object import RingObject
 from controller.status.writer import StatusWriter
 from controller.watch.base import Source
 from controller.watch.comparison import Comparison
+from controller.watch.informer import Informer, Sources
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
 from controller.workflow.engine import Flows
@@ -71,13 +72,21 @@ class Core:
         guard = Guard(self.member)
         self.objects = Objects(self.api, self.store, self.registry.models, guard)
         self.events = EventRecorder(self.api, self.clock, self.identity)
+        self.informer = Informer(self.api, self.registry.partitioned, self.store)
         self.comparison = Comparison(
-            self.api, self.store, self.registry.models, self.settings.compare_interval
-        )
-        self.handover = HandOver(
-            self.store, self.queues, self._reconcilers, self.comparison.freshen
-        )
+            self.api, self.store, self.registry.models, self.settings.compare_interval,
+            frozenset(self.registry.partitioned), self.informer.wants,
+        )  # fmt: skip
+        self.handover = HandOver(self.store, self.queues, self._reconcilers, self._freshen)
         self.member.follow(self.handover)
+
+    async def _freshen(self, arcs: Arcs) -> None:
+        """Bring what lies in these arcs up to date: others wrote it until a moment ago.
+
+        The informer looks at the whole ring: hosts, networks and storages see by reference what
+        other replicas work on. So only what changed hands is listed, and nothing is forgotten.
+        """
+        await asyncio.gather(self.comparison.freshen(arcs), self.informer.gain(arcs))
 
     def _make_member(self) -> Member:
         namespace, duration = self.settings.namespace, self.settings.lease_duration
@@ -157,10 +166,12 @@ class Core:
         """
         if not await _unless(stopping, self._fill()):
             return
+        source = Sources(source, self.informer)
         await source.start(self.store.apply)
         self.queues.start()
         try:
-            await self._work(stopping)
+            if await _unless(stopping, self._settle(source)):
+                await self._work(stopping)
         finally:
             await self.member.leave()
             await self.queues.stop(0)
@@ -185,6 +196,9 @@ class Core:
     async def _fill(self) -> None:
         await patiently("waiting for the kinds", self._check_kinds)
         await patiently("waiting for the API server", self.comparison.fill)
+
+    async def _settle(self, source: Source) -> None:
+        await source.settled()
         self.on_synced()
         self.synced = True
         log.info("synced", extra={"objects": sum(1 for _ in self.handover.keys(EVERYTHING))})

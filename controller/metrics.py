@@ -33,9 +33,13 @@ WATCH_EVENTS = Counter(
     "kumulus_watch_events", "Watch events by what became of them.", ["kind", "result"]
 )
 WATCH_RESTARTS = Counter("kumulus_watch_restarts", "Times that the watch source was restarted.")
-LOST_EVENTS = Counter(
-    "kumulus_watch_lost_events", "Differences that only the key comparison found.", ["kind"]
+WATCH_RELISTS = Counter(
+    "kumulus_watch_relists", "Lists because the watch could not go on where it stood.", ["kind"]
 )
+FOREIGN_EVENTS = Counter(
+    "kumulus_watch_foreign", "Objects of other replicas that were sent and dropped.", ["kind"]
+)
+LOST_EVENTS = Counter("kumulus_watch_lost_events", "Changes that no watch brought.", ["kind"])
 OBJECTS = Gauge("kumulus_objects", "Objects in the local store.", ["kind"])
 EVENTS_SENT = Counter("kumulus_events_sent", "Kubernetes Events written.", ["type"])
 EVENTS_DROPPED = Counter("kumulus_events_dropped", "Kubernetes Events not written.", ["why"])

@@ -37,6 +37,12 @@ class Registry:
     modules: Sequence[ModuleType] = field(default=())
 
     @property
+    def partitioned(self) -> dict[str, type[Resource]]:
+        """The kinds that replicas divide among themselves."""
+        divided = {kind for kind, actuator in self.actuators.items() if actuator.partitioned}
+        return {kind: model for kind, model in self.models.items() if kind in divided}
+
+    @property
     def quiet(self) -> dict[str, frozenset[str]]:
         """Status fields that concern nobody else, by kind (Actuator.quiet)."""
         return {kind: type(actuator).quiet for kind, actuator in self.actuators.items()}

@@ -28,5 +28,8 @@ class Source(Protocol):
     async def start(self, sink: Sink) -> None:
         """Begin watching in the background; returns at once. What dies is started again."""
 
+    async def settled(self) -> None:
+        """Until everything that exists has reached the sink, unless another part sees to that."""
+
     async def stop(self) -> None:
         """Stop watching; nothing reaches the sink afterwards."""

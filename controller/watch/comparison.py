@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,17 +33,24 @@ READS_AT_ONCE = 8
 
 @dataclass
 class Comparison:
-    """Compares every ``interval`` seconds, and soon after poke()."""
+    """Compares every ``interval`` seconds, and soon after poke(). ``fed``: kinds of which a source
+    of their own brings everything, and compares by itself; they are compared when asked for.
+    ``owns``: is an object of these ours to keep, by its uid?"""
 
     api: Api
     store: ObjectStore
     models: Mapping[str, type[Model]]
     interval: float
+    fed: frozenset[str] = frozenset()
+    owns: Callable[[str], bool] = lambda _: True
     _poked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def fill(self) -> None:
         """Put everything that exists into the store. Raises KumulusError."""
-        await asyncio.gather(*(self._fill(kind) for kind in self.models))
+        await asyncio.gather(*(self._fill(kind) for kind in self._own()))
+
+    def _own(self) -> Iterator[str]:
+        return (kind for kind in self.models if kind not in self.fed)
 
     def poke(self) -> None:
         """The watch was interrupted: compare soon."""
@@ -60,7 +67,7 @@ class Comparison:
                 await asyncio.sleep(1.0)
             except TimeoutError:
                 pass
-            for kind in self.models:
+            for kind in self._own():
                 try:
                     await self.compare(kind)
                 except KumulusError as error:
@@ -69,9 +76,9 @@ class Comparison:
                     log.exception("keys not compared", extra={"kind": kind})
 
     async def freshen(self, arcs: Arcs) -> int:
-        """Bring what lies in these arcs up to date, of all kinds; how many objects the watch had
-        not brought yet. Raises KumulusError."""
-        return sum(await asyncio.gather(*(self._compare(kind, arcs) for kind in self.models)))
+        """Bring what lies in these arcs up to date, of all kinds but the fed ones; how many objects
+        the watch had not brought yet. Raises KumulusError."""
+        return sum(await asyncio.gather(*(self._compare(kind, arcs) for kind in self._own())))
 
     async def compare(self, kind: str) -> int:
         """Bring one kind up to date; returns how many objects differed. Raises KumulusError."""
@@ -128,7 +135,7 @@ class Comparison:
     def _old(self, key: Key, meta: Mapping[str, Any]) -> bool:
         entry = self.store.entry(key)
         if entry is None:
-            return True
+            return key.kind not in self.fed or self.owns(meta["uid"])
         return entry.version < version_of(meta) or (
             entry.uid != meta["uid"] and entry.version <= version_of(meta)
         )

@@ -59,6 +59,9 @@ class KopfSource:
     async def start(self, sink: Sink) -> None:
         self._task = asyncio.create_task(self._supervise(sink), name="kopf")
 
+    async def settled(self) -> None:
+        """At once: the comparison fills the store."""
+
     async def stop(self) -> None:
         if self._task is not None:
             self._task.cancel()

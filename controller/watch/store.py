@@ -108,7 +108,7 @@ class ObjectStore:
         key = Key(kind, meta.get("namespace") or "", meta["name"])
         if kind not in self._models:
             return False
-        gone = change is Change.GONE or _vanishing(meta)
+        gone = change is Change.GONE or vanishing(meta)
         done = self._remove(key, meta, own) if gone else self._put(key, raw, own)
         metrics.WATCH_EVENTS.labels(kind, "applied" if done else "stale").inc()
         return done
@@ -149,6 +149,17 @@ class ObjectStore:
             del self._entries[key.kind][key]
         else:
             self._entries[key.kind][key] = new
+
+    def forget(self, key: Key) -> None:
+        """Drop what other replicas look after now. It is not gone: nobody is told, and it may come
+        back."""
+        old = self._entries[key.kind].get(key)
+        if old is not None:
+            self._enter(key, old, None)
+            self._shared.pop(key, None)
+            del self._spaces[key.kind, key.namespace][key]
+            self._index.set(key, ())
+            metrics.OBJECTS.labels(key.kind).set(len(self._entries[key.kind]))
 
     def _bury(self, uid: str) -> None:
         """Remember a dead uid for a while: its late events must not bring the object back."""
@@ -330,7 +341,7 @@ def version_of(meta: Mapping[str, Any]) -> int:
     return int(text) if text.isdecimal() else 0
 
 
-def _vanishing(meta: Mapping[str, Any]) -> bool:
+def vanishing(meta: Mapping[str, Any]) -> bool:
     """The answer to the removal of the last finalizer: the object is gone with it."""
     return bool(meta.get("deletionTimestamp")) and not meta.get("finalizers")
 

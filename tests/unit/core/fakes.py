@@ -425,6 +425,9 @@ class FakeSource:
         self._sink = sink
         self.api.watchers.append(self._event)
 
+    async def settled(self) -> None:
+        """The comparison fills the store."""
+
     async def stop(self) -> None:
         self._sink = None
 
