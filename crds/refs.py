@@ -125,6 +125,47 @@ def targets(wire: Mapping[str, Any], reference: Reference) -> Iterator[str]:
             yield node["name"]
 
 
+@dataclass(frozen=True)
+class _Branch:
+    """Where references lie below one step of a path: those that end here, and further steps."""
+
+    ends: list[Reference]
+    steps: dict[str, _Branch]
+
+
+@cache
+def _tree(model: type[Resource]) -> _Branch:
+    root = _Branch([], {})
+    for reference in references(model):
+        branch = root
+        for step in reference.path:
+            branch = branch.steps.setdefault(step, _Branch([], {}))
+        branch.ends.append(reference)
+    return root
+
+
+def held(wire: Mapping[str, Any], model: type[Resource]) -> list[tuple[Reference, str]]:
+    """All references that an object holds, with their names. As targets() of each reference, in
+    one walk: a kind declares many, and an object has few of them."""
+    found: list[tuple[Reference, str]] = []
+    _gather(wire, _tree(model), found)
+    return found
+
+
+def _gather(node: Any, branch: _Branch, found: list[tuple[Reference, str]]) -> None:
+    if isinstance(node, list):
+        below = branch.steps.get("*")
+        for item in node if below is not None else ():
+            _gather(item, below, found)  # type: ignore[arg-type]
+    elif isinstance(node, dict):
+        name = node.get("name") if branch.ends else None
+        if isinstance(name, str):
+            found += [(reference, name) for reference in branch.ends]
+        for step, below in branch.steps.items():
+            if step in node:
+                _gather(node[step], below, found)
+
+
 def _walk(annotation: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Ref]]:
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)

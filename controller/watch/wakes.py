@@ -65,7 +65,7 @@ class Waker:
     def _watching(self, changed: Changed) -> Iterator[Key]:
         """What ``watches`` name for the object as it is, and as it was if it moved or went."""
         watchers = self._watchers.get(changed.key.kind)
-        if not watchers:
+        if not watchers or not changed.news:
             return
         objects = [self._store.share(changed.key)]
         if changed.old is not None and (changed.moved or changed.new is None):
