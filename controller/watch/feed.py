@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from controller import metrics
-from controller.client import Ahead, Expired, Rejected, Resource
+from controller.client import Ahead, ApiUnavailable, Expired, Rejected, Resource
 from controller.errors import KumulusError
 from controller.keys import Key
 from controller.sharding.arcs import EVERYTHING, NOTHING, Arcs
@@ -45,6 +45,7 @@ minute."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 LONGEST_SELECTOR = 8000
 """Bytes; what is longer may not fit a request line, and the server then sends everything."""
+REFUSAL = "invalid shard selector"
 PATIENCE = 5
 """How often a server may say that it does not know our version yet. Then it is not the server
 that lags: it has lost it, as one does that was restored from a backup."""
@@ -236,11 +237,16 @@ class Feed:
         return {"shardSelector": selector} if self._filtered else {}
 
     async def _supported(self) -> bool:
-        """Does the server know shardSelector? One that does not, ignores what is malformed."""
+        """Does the server know shardSelector? One that does not, ignores what is malformed. One
+        that does, refuses it: with 400, or with 500 for custom resources in Kubernetes 1.36."""
         try:
             await self.api.page(self.resource, {"limit": "1", "shardSelector": "malformed"})
         except Rejected:
             return True
+        except ApiUnavailable as error:
+            if REFUSAL in error.message:
+                return True
+            raise
         return False
 
     # -- watching

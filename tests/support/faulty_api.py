@@ -183,7 +183,10 @@ class FaultyApi:
         for part in text.split("||"):
             pieces = part.strip().removeprefix("shardRange(").removesuffix(")").split(",")
             if len(pieces) != 3 or pieces[0] != "object.metadata.uid":
-                raise Rejected("invalid shard selector")
+                # As upstream answers: 400, or 500 for custom resources.
+                raise self.dice.choice([Rejected, ApiUnavailable])(
+                    "invalid shard selector: no call"
+                )
             ranges.append(tuple(int(piece.strip().strip("'"), 16) for piece in pieces[1:]))
 
         def chosen(obj: Object) -> bool:
