@@ -5,9 +5,10 @@ The way of a manifest, in order:
 1.  ``crds``                 is what a manifest may say; references are declared on its fields.
 2.  ``controller.admission`` refuses what the schema cannot: in the embedded ``apiserver``, or as a
     webhook that another cluster asks.
-3.  ``controller.watch``     brings what happens to objects: ``kopf_source`` watches, and
-    ``comparison`` lists keys to find what the watch has lost. Either puts the object into the
-    ``store``, and ``wakes`` says whose keys that concerns.
+3.  ``controller.watch``     brings what happens to objects: ``kopf_source`` watches infrastructure,
+    and ``comparison`` lists keys to find what that watch has lost; ``informer`` has a ``feed`` for
+    each kind that replicas divide among themselves. All put the object into the ``store``, and
+    ``wakes`` says whose keys that concerns.
 4.  ``controller.sharding``  says whether this replica works on the object: ``member`` follows the
     ring, ``ring`` is what it says, ``handover`` takes objects over and gives them up.
 5.  ``controller.queue``     has one queue per kind: a key is in it once, one worker has it,
