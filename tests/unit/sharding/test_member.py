@@ -11,6 +11,7 @@ import pytest
 
 from controller.sharding.leases import LEASES
 from controller.sharding.ring_object import CONFIG_MAPS, NAME
+from tests.unit.sharding import simulation
 from tests.unit.sharding.simulation import DURATION, Replica, World
 
 # No threads and no sockets: there is no point in giving those time.
@@ -112,6 +113,32 @@ async def test_who_is_cut_off_stops_before_anybody_takes_over(seed: int) -> None
         assert not started[0].working, "and what it did was cancelled"
         started[0].process.cut = False
         await world.settle()
+
+
+@VIRTUAL
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_was_on_its_way_when_its_sender_went_is_refused(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an agent that nobody has commanded since: there are too many of them."""
+    monkeypatch.setattr(simulation, "AGENTS", 10_000)
+    async with replicas(2) as (world, started):
+        await world.settle(5)
+        sender = started[0]
+        uid = next(uid for uid in world.uids if sender.member.owns(uid))
+        sent = world.outside.arrive(
+            7, uid, (0, sender.tenures[uid]), sender.member.generation, lag=40.0
+        )
+        late = asyncio.ensure_future(sent)
+        if leaves:  # with the command given up, not answered
+            sender.working[uid] = sender.process.run(asyncio.sleep(100))
+        del world.replicas[0]
+        await (sender.leave() if leaves else sender.process.kill())
+        await served(world, 15)
+        taken = now()
+        assert not late.done()
+        await late
+        assert not [done for done in world.outside.done if done.tenure[0] == 0 and done.at > taken]
 
 
 @VIRTUAL
