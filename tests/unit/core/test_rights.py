@@ -15,8 +15,7 @@ from controller.client import NotFound, Resource
 from controller.clock import SystemClock
 from controller.registry import build, discover
 from controller.rights import OnKinds, Right, declared, group, manifests, on, rules, select
-from controller.sharding.base import SingleMember
-from controller.sharding.lease import LeaseGuard
+from controller.sharding.leases import Leases
 from controller.up.plan import rights_manifests
 from crds import kinds
 from tests.unit.core.fakes import MODELS, TOYS, Leaf
@@ -128,6 +127,7 @@ class NoNamespace:
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.lease: dict[str, Any] = {}
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         raise NotFound(f"no {resource.plural}")
@@ -138,11 +138,20 @@ class NoNamespace:
         if namespace and "namespaces" not in self.made:
             raise NotFound("no such namespace")
         self.made.append(resource.plural)
-        return dict(body)
+        self.lease = dict(body)
+        return self.lease
 
-    async def replace(
-        self, resource: Resource, namespace: str, name: str, body: Mapping[str, Any]
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]
     ) -> dict[str, Any]:
+        return self.lease
+
+    async def select(self, resource: Resource, namespace: str, labels: str) -> list[dict[str, Any]]:
+        raise AssertionError
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, uid: str
+    ) -> dict[str, Any] | None:
         raise AssertionError
 
 
@@ -152,11 +161,5 @@ async def test_a_namespace_is_asked_for_only_where_it_is_missing(there: bool) ->
     api = NoNamespace()
     api.made = ["namespaces"] if there else []
 
-    async def nothing() -> None:
-        return None
-
-    member = SingleMember()
-    guard = LeaseGuard(api, member, "home", "me", 15.0, SystemClock(), nothing, nothing)
-    await guard._round()
-    assert member.leading
+    await Leases(api, "home", "me", 15.0, SystemClock()).renew()
     assert api.made == ["namespaces", "leases"]
