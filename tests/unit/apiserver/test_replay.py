@@ -31,7 +31,9 @@ SELECTIONS = {
     "name": Selection(fields=parse_fields("metadata.name!=a")),
 }
 NAMES = st.sampled_from("abc")
-LABELS = st.dictionaries(st.sampled_from(["tier", "off"]), st.sampled_from("123"), max_size=2)
+LABELS = st.sampled_from(
+    [{}, {"tier": "1"}, {"tier": "2"}, {"tier": "3"}, {"tier": "1", "off": ""}]
+)
 STEPS = st.one_of(
     st.tuples(st.just("put"), NAMES, LABELS),
     st.tuples(st.just("put"), NAMES, LABELS),
@@ -178,6 +180,6 @@ async def _play(directory: Path, steps: list[Any]) -> int:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(STEPS, max_size=25))
+@given(st.lists(STEPS, min_size=10, max_size=30))
 def test_every_watch_adds_up_to_a_list(tmp_path_factory: Any, steps: list[Any]) -> None:
     asyncio.run(_play(tmp_path_factory.mktemp("replay"), steps))
