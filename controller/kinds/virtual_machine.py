@@ -201,6 +201,7 @@ async def _run(flow: str, vm: VirtualMachine, ctx: Context) -> None:
         _failed(flow, vm, failure, ctx)
     else:
         if flow == "vm-stop":
+            vm.status.state = "Stopped"  # this pass may have had only the last steps to do
             ctx.events.normal(vm, "Stopped", f"on host {vm.status.last_host}")
 
 

@@ -179,7 +179,8 @@ def wire_disks(vm: VirtualMachine, ctx: Context) -> list[Disk]:
 def _wire(vm: VirtualMachine, disk: DiskStatus, device: str, ctx: Context) -> Disk:
     name = disk.volume_ref.name
     volume = volume_of(vm, name, ctx.store)
-    if volume is None or not volume.status.path:
+    # In the middle of a flow it may have a path, and lose it again by the rollback.
+    if volume is None or not volume.status.path or volume.status.workflow is not None:
         raise Waiting(f"volume {name} is not there", reason="WaitingForVolume")
     form = "raw" if volume.status.format == "raw" else "qcow2"
     return Disk(volume=volume.uid, path=volume.status.path, device=device, format=form)

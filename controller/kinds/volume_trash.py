@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.wire import VolumeCreateArgs, VolumeResult
-from controller.errors import Terminal, Waiting
+from controller.errors import AgentFailed, Terminal, Waiting
 from controller.kinds.support import RETRY_FAILED, key_of, on_host
 from controller.kinds.trash import (
     KEPT_BY,
@@ -146,7 +146,6 @@ class AdoptSpace(Step):
 
 class AdoptBits(Step):
     name = "adopt-bits"
-    no_rollback = "the data are the TrashItem's or the volume's, and both find them again"
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
@@ -160,3 +159,23 @@ class AdoptBits(Step):
         status.path, status.format = made.path, made.format
         status.bytes, status.size = made.size, format_quantity(made.size)
         ctx.events.normal(volume, "Recovered", f"{status.size} on host {host.name}")
+
+    async def rollback(self, scope: Scope[Volume]) -> None:
+        """The item has its data again: the volume may be deleted before it tries once more."""
+        volume, ctx = scope.obj, scope.ctx
+        try:
+            disk = disk_of(volume, ctx)
+        except Terminal:  # the item is gone, so the data are the volume's
+            return
+        host, storage = placed(volume, ctx)
+        args = VolumeCreateArgs(path=storage.spec.path, size=disk.bytes, adopt=volume.uid)
+        try:
+            await on_host(
+                scope, host, "volume.create", args, VolumeResult, resource=disk.uid, part="undo"
+            )
+        except AgentFailed as failure:
+            if failure.code != "not-found":
+                raise
+        status = volume.status
+        status.path = status.format = status.size = status.image_uid = ""
+        status.bytes = 0

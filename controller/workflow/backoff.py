@@ -25,3 +25,7 @@ class Backoff:
                 break
             grown *= self.factor
         return min(grown, self.longest) * (1 + self.jitter * (2 * chance - 1))
+
+
+DEFAULT = Backoff(first=0.1, longest=15.0)
+"""Of steps that declare none, and of rollbacks."""

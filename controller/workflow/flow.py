@@ -36,9 +36,8 @@ class PlannedStep:
 
     timeout: seconds from its first run to its success, pauses and restarts included; None: as
     long as it takes. retries: how many Transient failures it may have before the flow fails;
-    None: any number. backoff: what lies between them; None: what the kind's queue does, and any
-    wake tries again at once. path: the sub-flows that it comes from, outermost first. group and
-    branch: where it is in a parallel group.
+    None: any number. backoff: what lies between them; None: backoff.DEFAULT. path: the sub-flows
+    that it comes from, outermost first. group and branch: where it is in a parallel group.
     """
 
     step: Step

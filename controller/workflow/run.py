@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from controller.errors import KumulusError, Terminal, Transient, Waiting
 from controller.reconcile.actuator import Context
+from controller.workflow.backoff import DEFAULT
 from controller.workflow.flow import Flow, PlannedStep, Stage
 from controller.workflow.observers import (
     STEP_LASTED,
@@ -203,14 +204,19 @@ class Run:
         if planned.retries is not None and cursor.retries > planned.retries:
             raise self._failed(planned, error, "failed") from error
         self._count(planned, "retried")
-        if planned.backoff is not None:
-            pause = planned.backoff.pause(cursor.retries, self.chance())
-            error.retry_after = pause if left is None else min(left, pause)
-            until = self.ctx.clock.monotonic() + error.retry_after
-            self.memory.pauses[planned.name] = until, error
+        self._back_off(planned, cursor.retries, error, left)
+
+    def _back_off(
+        self, planned: PlannedStep, failures: int, error: KumulusError, left: float | None = None
+    ) -> None:
+        pause = (planned.backoff or DEFAULT).pause(failures, self.chance())
+        error.retry_after = pause if left is None else min(left, pause)
+        until = self.ctx.clock.monotonic() + error.retry_after
+        self.memory.pauses[planned.name] = until, error
 
     def _hold_back(self, planned: PlannedStep) -> None:
-        """Raise again what the step failed with while its back-off lasts, whatever woke the key."""
+        """Raise again what the step failed with while its back-off lasts, whatever woke the key:
+        also the callback of the very operation that failed does."""
         until, error = self.memory.pauses.get(planned.name, (0.0, None))
         left = until - self.ctx.clock.monotonic()
         if error is not None and left > 0:
@@ -234,6 +240,7 @@ class Run:
         self.workflow.failure = failure
         self.workflow.retries = 0
         self.workflow.branches = []
+        self.memory.pauses.clear()
         self.workflow.step, self.workflow.furthest = last, ""
         ended = "was cancelled" if cancelled else "failed"
         self.workflow.progress = f"rolling back after step {failure.step} {ended}"
@@ -263,6 +270,7 @@ class Run:
         self.ctx.events.normal(self.obj, "RolledBack", self._said("everything it did is undone"))
 
     async def _undo(self, planned: PlannedStep) -> None:
+        self._hold_back(planned)
         self._tell(planned, "rollback")
         try:
             await self._timed(planned, planned.step.rollback, None)
@@ -271,20 +279,24 @@ class Run:
         except Waiting:
             self._count(planned, "rollback-waiting")
             raise
-        except Transient:
-            self.workflow.retries += 1
-            self._count(planned, "rollback-retried")
+        except Transient as error:
+            self._retry_undo(planned, "rollback-retried", error)
             raise
         self._count(planned, "rolled-back")
 
-    def _rollback_failed(self, planned: PlannedStep, cause: str) -> Transient:
+    def _retry_undo(self, planned: PlannedStep, outcome: str, error: Transient) -> None:
         self.workflow.retries += 1
-        self._count(planned, "rollback-failed")
-        return Transient(
+        self._count(planned, outcome)
+        self._back_off(planned, self.workflow.retries, error)
+
+    def _rollback_failed(self, planned: PlannedStep, cause: str) -> Transient:
+        error = Transient(
             f"undoing step {planned.name} of {self.flow.name} failed: {cause}; "
             "it is tried again until it succeeds",
             reason="RollbackFailed",
         )
+        self._retry_undo(planned, "rollback-failed", error)
+        return error
 
     # -- both ways
 

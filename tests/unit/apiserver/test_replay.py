@@ -60,7 +60,7 @@ class Watcher:
         version = None
         if listing:
             page = await list_page(self._store, RESOURCE, self._list())
-            self.seen = {o["metadata"]["name"]: o for o in map(_parsed, page.entries)}
+            self.seen = {o["metadata"]["name"]: o for o in map(orjson.loads, page.bodies)}
             self.version = version = page.version
         options = WatchOptions(
             "ns", self.selection, version, initial=not listing, initial_end=not listing, seconds=60
@@ -106,7 +106,7 @@ class Watcher:
         assert self._reading is not None
         await asyncio.wait_for(self._reading, 10)
         page = await list_page(self._store, RESOURCE, self._list(self.version))
-        assert self.seen == {o["metadata"]["name"]: o for o in map(_parsed, page.entries)}
+        assert self.seen == {o["metadata"]["name"]: o for o in map(orjson.loads, page.bodies)}
 
     def _list(self, version: int | None = None) -> ListOptions:
         match = "Exact" if version else ""
@@ -118,11 +118,6 @@ class Watcher:
             await asyncio.gather(self._reading, return_exceptions=True)
         if self._lines is not None:
             await self._lines.aclose()
-
-
-def _parsed(entry: Any) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(entry.body)
-    return found
 
 
 async def _put(store: Store, name: str, labels: dict[str, str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.cloud import EXAMPLES
-from tests.unit.kinds.world import World, cloud, running_vm, vm_spec
+from tests.unit.kinds.world import World, cloud, recover, running_vm, vm_spec
 
 PATIENCE = 4000.0
 """Virtual seconds. A fault may cost several hung passes of 300 seconds, and pauses of 60."""
@@ -124,6 +124,48 @@ async def image_and_host(world: World) -> None:
     await steady(world)
     await gone(world, "Image", "other")
     await gone(world, "Host", "host-9")
+
+
+@scenario(lambda: cloud(1))
+async def trashed_and_recovered(world: World) -> None:
+    await make(world, deletionPolicy="Delay")
+    await vm_is(world, "Running")
+    await gone(world, "VirtualMachine", "vm")
+    await steady(world)
+    await recover(world, _item(world), "vm")
+    await vm_is(world, "Running")
+    await until(world, lambda: not list(world.store.list("TrashItem")))
+    await steady(world)
+    await world.change("VirtualMachine", "vm", deletionPolicy="Direct")
+    await gone(world, "VirtualMachine", "vm")
+
+
+@scenario(lambda: cloud(1))
+async def trashed_and_expunged(world: World) -> None:
+    await make(world, deletionPolicy="Delay")
+    await vm_is(world, "Running")
+    await gone(world, "VirtualMachine", "vm")
+    await gone(world, "TrashItem", _item(world).name)
+
+
+@scenario(lambda: cloud(1))
+async def image_trashed_and_recovered(world: World) -> None:
+    spec = {"url": "http://x.test/b.qcow2", "deletionPolicy": "Delay"}
+    await world.apply("Image", "other", backupStorageRef={"name": "images"}, **spec)
+    await until(world, lambda: world.get("Image", "other").ready)
+    await gone(world, "Image", "other")
+    await steady(world)
+    await recover(world, _item(world), "other")
+    await until(world, lambda: world.get("Image", "other").ready)
+    await until(world, lambda: not list(world.store.list("TrashItem")))
+    await steady(world)
+    await world.change("Image", "other", deletionPolicy="Direct")
+    await gone(world, "Image", "other")
+
+
+def _item(world: World) -> Any:
+    (found,) = world.store.list("TrashItem")
+    return found
 
 
 @asynccontextmanager

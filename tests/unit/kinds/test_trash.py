@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from controller.keys import Key
 from controller.kinds.trash import RECOVER_FROM
 from crds.v1alpha1.trash_item import TrashItem
 from tests.support.fakes import Fault
-from tests.unit.kinds.world import NS, World, cloud, running_vm, vm_spec
+from tests.unit.kinds.world import NS, World, cloud, recover, running_vm, vm_spec
 
 pytestmark = pytest.mark.looptime
 DELAY = {"deletionPolicy": "Delay"}
@@ -20,17 +19,6 @@ DELAY = {"deletionPolicy": "Delay"}
 
 def items(world: World) -> list[TrashItem]:
     return list(world.store.list("TrashItem"))
-
-
-async def recover(world: World, item: TrashItem, name: str) -> None:
-    """What ``kumulus recover`` does."""
-    subject = item.spec.subject
-    model = world.registry.models[subject.kind]
-    kept = json.loads(subject.manifest)
-    meta = {"name": name, "namespace": NS if model.INFO.namespaced else None,
-            "annotations": {RECOVER_FROM: item.name}}  # fmt: skip
-    body = {"kind": subject.kind, "metadata": meta, "spec": kept["spec"]}
-    await world.objects.create(model.model_validate(body))
 
 
 def claims(world: World) -> dict[str, int]:

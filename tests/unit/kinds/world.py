@@ -6,6 +6,7 @@ Everything runs in virtual time: ``await world.settle()`` lets seconds pass that
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -16,6 +17,7 @@ from controller.app import FLOWS
 from controller.audit.compare import Report, compare
 from controller.audit.gather import claimed, listed, owners
 from controller.keys import Key
+from controller.kinds.trash import RECOVER_FROM
 from controller.queue.queue import Queues, WorkQueue
 from controller.reconcile.actuator import Context, Observations, Tuning
 from controller.reconcile.holdings import host_place, store_place
@@ -31,6 +33,7 @@ from controller.workflow.runner import FlowEngine
 from crds import kinds as models
 from crds.base import ObjectMeta, Resource
 from crds.v1alpha1.host import Host
+from crds.v1alpha1.trash_item import TrashItem
 from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 from tests.support.fakes import FakeAgents, FakeClock, FakeEvents, FakeLedger, FakeObjects
@@ -259,6 +262,17 @@ def vm_spec(**more: Any) -> dict[str, Any]:
         "nics": [{"name": "eth0", "l3NetworkRef": {"name": "net"}}],
     }
     return {k: v for k, v in {**spec, **more}.items() if v is not None}
+
+
+async def recover(world: World, item: TrashItem, name: str) -> None:
+    """What ``kumulus recover`` does."""
+    subject = item.spec.subject
+    model = world.registry.models[subject.kind]
+    kept = json.loads(subject.manifest)
+    meta = {"name": name, "namespace": NS if model.INFO.namespaced else None,
+            "annotations": {RECOVER_FROM: item.name}}  # fmt: skip
+    body = {"kind": subject.kind, "metadata": meta, "spec": kept["spec"]}
+    await world.objects.create(model.model_validate(body))
 
 
 async def running_vm(world: World, name: str = "vm", **more: Any) -> VirtualMachine:
