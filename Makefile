@@ -25,7 +25,7 @@ test: dev ## Install what tests need and run everything (CI runs this).
 	scripts/test $(TESTS)
 
 unit: dev ## Unit tests only.
-	pytest -q tests/unit
+	pytest -q -n auto --dist worksteal tests/unit
 
 integration: dev ## Tests of single parts with the real thing: libvirt, MariaDB, processes.
 	pytest -q tests/integration
