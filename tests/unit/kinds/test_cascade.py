@@ -149,11 +149,19 @@ async def deleted(world: World, plan: Plan) -> None:
         await world.settle(200)
     items = {k for k in keys(world) if k.kind == "TrashItem"}
     assert before - keys(world) == set(shown.deleted())
-    assert keys(world) - before == items
+    assert keys(world) - before == items | disks_of(world, before)
     assert {i.spec.subject.name for i in world.store.list("TrashItem")} == (
         {target.name} if kept and has_data(shown) else set()
     )
     nobody_holds(world, before - keys(world))
+
+
+def disks_of(world: World, before: set[Key]) -> set[Key]:
+    """Volumes that are new: a VM that no host could take may find one when a network is gone."""
+    new = (world.get(k.kind, k.name) for k in keys(world) - before if k.kind == "Volume")
+    vms = {vm.uid for vm in world.store.list("VirtualMachine") if not vm.deleting}
+    owned = [v for v in new if {owner.uid for owner in v.metadata.owner_references} & vms]
+    return {world.key("Volume", volume.name) for volume in owned}
 
 
 def has_data(shown: Node) -> bool:
