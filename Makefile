@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.cache/bin
 UP ?=
 TESTS ?= tests
 
-.PHONY: help up down test unit integration e2e conformance lint format generate bench bench-apiserver lock clean dev run-env
+.PHONY: help up down test unit faults integration e2e conformance lint format generate bench bench-apiserver lock clean dev run-env
 
 help: ## Show what there is to make.
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,6 +26,9 @@ test: dev ## Install what tests need and run everything (CI runs this).
 
 unit: dev ## Unit tests only.
 	pytest -q -n auto --dist worksteal tests/unit
+
+faults: dev ## Every fault at every step of every flow, in virtual time.
+	pytest -q -n auto --dist worksteal tests/faults
 
 integration: dev ## Tests of single parts with the real thing: libvirt, MariaDB, processes.
 	pytest -q tests/integration

@@ -15,7 +15,7 @@ from controller.workflow.backoff import Backoff
 from controller.workflow.condition import parse
 from controller.workflow.flow import Flow, Guard, PlannedStep
 from controller.workflow.step import Step
-from tests.unit.flows.test_fault_matrix import ALL
+from tests.faults.test_fault_matrix import ALL
 
 
 def invoke(*arguments: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from controller.workflow.observers import StepEvent
+from tests.faults.test_fault_matrix import ALL
 from tests.support.fakes import Fault
-from tests.unit.flows.test_fault_matrix import ALL
 from tests.unit.kinds.world import World, cloud, running_vm, vm_spec
 
 pytestmark = pytest.mark.looptime

@@ -1,6 +1,6 @@
 """The controller dies while a VM is made, and something else happens, too.
 
-That it dies at any step of any flow is the fault matrix' matter (tests/unit/flows)."""
+That it dies at any step of any flow is the fault matrix' matter (tests/faults)."""
 
 from __future__ import annotations
 

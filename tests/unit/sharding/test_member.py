@@ -59,7 +59,7 @@ async def test_one_replica_serves_everything_at_once_and_five_share_it() -> None
 
 
 @VIRTUAL
-async def test_a_leaving_replica_hands_over_within_a_second() -> None:
+async def test_a_leaving_replica_hands_over_in_about_a_second() -> None:
     async with replicas(3) as (world, started):
         await world.settle(5)
         began = now()
@@ -68,7 +68,8 @@ async def test_a_leaving_replica_hands_over_within_a_second() -> None:
         while started[0].member.arcs:
             await asyncio.sleep(0.001)
         del world.replicas[0]
-        assert await served(world, 2) + now() - began < 2
+        await served(world, 2)
+        assert now() - began < 1.5
         await leaving
         assert ("leases", "ns", "r0") not in world.api.objects
 

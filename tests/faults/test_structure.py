@@ -19,7 +19,7 @@ from controller.workflow.flow import Flow
 from controller.workflow.runner import FlowEngine
 from controller.workflow.step import Scope, Step
 from crds.v1alpha1.zone import Zone
-from tests.unit.flows.test_fault_matrix import ALL
+from tests.faults.test_fault_matrix import ALL
 from tests.unit.workflow.world import Clock, Crash, context, reread, zone
 
 MISHAPS = ("crash", "hang", "error", "rollback-error", "rollback-crash", "crash-then-error")

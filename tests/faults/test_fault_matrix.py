@@ -16,9 +16,9 @@ from controller.app import FLOWS
 from controller.registry import discover
 from controller.workflow.flow import Flow, collect
 from controller.workflow.loader import load
+from tests.faults.faults import FAULTS, CrashAndFail, Fault, LostCallback, Seen, inject
+from tests.faults.scenarios import SCENARIOS
 from tests.support.fakes import FakeAgents
-from tests.unit.flows.faults import FAULTS, CrashAndFail, Fault, LostCallback, Seen, inject
-from tests.unit.flows.scenarios import SCENARIOS
 
 pytestmark = pytest.mark.looptime
 
@@ -56,7 +56,7 @@ async def passes_through(point: tuple[str, str]) -> str:
     flow, step = point
     raise AssertionError(
         f"no scenario passes through step {step} of flow {flow}: add one to "
-        "tests/unit/flows/scenarios.py"
+        "tests/faults/scenarios.py"
     )
 
 
