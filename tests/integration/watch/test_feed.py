@@ -90,7 +90,7 @@ async def test_the_store_ends_as_the_server_whatever_lies_between(api: Api) -> N
                         await found.gain(REST)
         passage.faults.answers = passage.faults.cuts = 0.0
         await agrees(api, store, arcs)
-        assert len([verb for verb, _ in passage.requests if verb == "watch"]) > 5
+        assert len([verb for verb, _ in passage.requests if verb == "watch"]) > 2, "it was cut"
 
 
 async def test_the_server_filters_and_only_what_changed_hands_is_listed(api: Api) -> None:
