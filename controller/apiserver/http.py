@@ -9,7 +9,7 @@ import gzip
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -132,6 +132,7 @@ class HttpApi:
         body = b""
         if seen.code < 400 and request.method in _WITH_BODY and log.wants_body(seen.target):
             body = await request.read()  # kept from when it was first read
+        seen.target = seen.target and _meant(request, seen.target)
         await log.record(audit.event(request, seen, level=log.level, body=body))
 
     def _authorize(
@@ -317,14 +318,20 @@ def _attempt(
     """As Kubernetes takes a request apart for its authorizers."""
     if target is None:
         return auth.Attempt(user, verb.lower(), path)
-    namespace, name = target.namespace, target.name
+    namespace = target.namespace
     if not target.group and target.plural == "namespaces":
-        namespace = name
-    if not name and "fieldSelector" in request.query:
-        name = _selected_name(request.query["fieldSelector"])
+        namespace = target.name
+    name = _meant(request, target).name
     return auth.Attempt(
         user, verb, path, target.group, target.plural, target.subresource, namespace, name
     )
+
+
+def _meant(request: BaseRequest, target: ResourcePath) -> ResourcePath:
+    """With the name that a field selector asks for, if the path has none."""
+    if target.name or "fieldSelector" not in request.query:
+        return target
+    return replace(target, name=_selected_name(request.query["fieldSelector"]))
 
 
 def _selected_name(selector: str) -> str:

@@ -36,10 +36,12 @@ from controller.keys import Key
 from controller.kinds.support import RETRY_FAILED, digest, key_of, utc
 from controller.kinds.vm_model import VM_UID
 from controller.reconcile.actuator import Context
+from controller.rights import on
 from crds.base import FINALIZER, GROUP, ObjectMeta, RecoverableSpec, Resource, duration_seconds
 from crds.refs import ObjectRef
 from crds.v1alpha1.trash_item import Subject, TrashedDisk, TrashedNic, TrashItem, TrashItemSpec
 
+RIGHTS = (on(TrashItem, "create"),)
 RECOVER_FROM = f"{GROUP}/recover-from"
 RECOVER_DISK = f"{GROUP}/recover-disk"
 """Annotations of a new object: the TrashItem whose data it takes; a VM's volume: which disk."""

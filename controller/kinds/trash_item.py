@@ -30,6 +30,7 @@ from controller.kinds.vm_model import is_created, volume_name
 from controller.kinds.volume_place import STORAGE
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding, host_place, store_place
+from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.base import Resource
 from crds.refs import Reference
@@ -38,6 +39,7 @@ from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.trash_item import TrashedDisk, TrashItem
 
+RIGHTS = (on(TrashItem, "delete"),)
 LOOK = 3600.0
 """Seconds: the longest sleep until an item's expiry is looked at again."""
 

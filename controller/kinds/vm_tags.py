@@ -8,10 +8,12 @@ from __future__ import annotations
 from typing import Literal, cast
 
 from controller.reconcile.actuator import Store
+from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.tags import all_of, one_of
 from crds.v1alpha1.virtual_machine import Nic, VirtualMachine
 
+RIGHTS = (on(VirtualMachine, "delete"),)
 BootMode = Literal["UEFI", "BIOS"]
 
 

@@ -113,6 +113,7 @@ def _live(site: Cloud) -> None:
         site.kubectl("patch", "vm", "web-1", "--type=merge", "-p", patch)
         site.wait_state("VirtualMachine", "web-1", state)
     site.kubectl("delete", "vm", "db", "--timeout=60s")
+    _leave_and_return(site)
     site.kubectl("delete", "volume", "data", "--timeout=60s")
     site.kubectl("delete", "zone", "zone-1", "--timeout=90s")
     kinds = {doc["kind"] for doc in quickstart()} - {"Zone"}
@@ -120,6 +121,24 @@ def _live(site: Cloud) -> None:
         site.kubectl("delete", kind.lower(), "--all", "--timeout=60s")
     for kind in kinds:
         assert site.list(kind) == [], kind
+
+
+def _leave_and_return(site: Cloud) -> None:
+    """One VM goes into the trash and comes back, another ends itself."""
+    kept = vm_manifest("kept", deletionPolicy="Delay")
+    site.apply(kept, vm_manifest("brief", systemTags=["ephemeral"]))
+    for name in ("kept", "brief"):
+        site.wait_state("VirtualMachine", name, "Running")
+    site.kubectl("delete", "vm", "kept", "--timeout=60s")
+    (item,) = site.list("TrashItem")
+    kept["metadata"]["annotations"] = {"kumulus.dev/recover-from": item["metadata"]["name"]}
+    site.apply(kept | {"spec": {**kept["spec"], "deletionPolicy": "Direct"}})
+    site.wait_state("VirtualMachine", "kept", "Running")
+    site.wait_gone("TrashItem", item["metadata"]["name"])
+    patch = json.dumps({"spec": {"powerState": "Stopped"}})
+    site.kubectl("patch", "vm", "brief", "--type=merge", "-p", patch)
+    site.wait_gone("VirtualMachine", "brief")
+    site.kubectl("delete", "vm", "kept", "--timeout=60s")
 
 
 def test_nothing_that_it_needs_is_missing(deployed: Deployed) -> None:

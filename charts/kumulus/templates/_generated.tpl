@@ -10,6 +10,7 @@
 - apiGroups:
   - kumulus.dev
   resources:
+  - trashitems
   - volumes
   verbs:
   - create
@@ -27,7 +28,6 @@
   - l2networks
   - l3networks
   - primarystorages
-  - trashitems
   - virtualmachines
   verbs:
   - delete
