@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from controller.cascade.graph import CascadeCycle, Graph, UnknownTarget
-from controller.plugins.catalog import Plugin
+from controller.plugins.catalog import Plugin, load_all
 from controller.plugins.guarded import missing_actuator
 from controller.reconcile.actuator import Actuator
 from crds import own_kinds
@@ -72,6 +72,11 @@ def discover(plugins: Iterable[Plugin] = ()) -> Registry:
             registry = build([*actuators, *own], models=[*models, *theirs], modules=modules)
         actuators, models = [*actuators, *own], [*models, *theirs]
     return registry
+
+
+def installed() -> Registry:
+    """Our kinds, and those of all plugins that are installed here."""
+    return discover(load_all().plugins)
 
 
 def build(

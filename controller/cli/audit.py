@@ -15,7 +15,7 @@ from controller.audit.compare import Finding, Report
 from controller.audit.read import Sources, audit
 from controller.cli.output import CommandFailed, columns, err, out, say
 from controller.ledger.sql import SqlLedger
-from controller.registry import discover
+from controller.registry import installed
 from controller.up.kube import Kube, find_kubeconfig, listing
 from controller.up.layout import Layout
 
@@ -49,7 +49,7 @@ def run_audit(request: Request, *, as_json: bool) -> int:
 
 async def _audit(request: Request) -> Report:
     kube = Kube(find_kubeconfig(request.kubeconfig, request.data_dir))
-    registry = discover()
+    registry = installed()
     layout = Layout(request.data_dir)
 
     async def objects() -> list[dict[str, Any]]:

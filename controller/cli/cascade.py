@@ -16,7 +16,7 @@ from controller.cli.output import CommandFailed, out, say
 from controller.keys import Key
 from controller.kinds.trash import HOME, RECOVER_FROM, manifest
 from controller.reconcile.deletion import holds_in
-from controller.registry import Registry, discover
+from controller.registry import Registry, installed
 from controller.up.kube import ApiError, Kube, collection, find_kubeconfig, listing
 from controller.watch.base import Change
 from controller.watch.store import ObjectStore
@@ -42,7 +42,7 @@ def show_preview(
     what: str, namespace: str | None, kubeconfig: Path | None, data_dir: Path, *, as_json: bool
 ) -> None:
     """Print what deleting ``what`` would do. Raises CommandFailed and ApiError."""
-    registry = discover()
+    registry = installed()
     key = parse_key(what, namespace, registry.models)
     kube = Kube(find_kubeconfig(kubeconfig, data_dir))
     root = planned(key, listing(kube, registry.models.values()), registry)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import yaml
 
 from controller.cli.output import CommandFailed, out
-from controller.registry import discover
+from controller.registry import installed
 from controller.rights import FEATURES, Feature, Wire, account, declared, group, manifests
 
 
@@ -19,7 +19,7 @@ def show_rights(name: str, namespace: str, subject: str, features: Sequence[str]
         listed = "; ".join(f"{feature}: to {text}" for feature, text in FEATURES.items())
         raise CommandFailed(f"no feature {unknown[0]!r}; there are {listed}")
     found = manifests(
-        declared(discover()),
+        declared(installed()),
         name=name,
         namespace=namespace,
         subject=_subject(subject),

@@ -222,7 +222,7 @@ def quickstart_folder() -> Path:
 
 def rights_manifests() -> list[Manifest]:
     """The controller's namespace, and roles and bindings that let it do there what it does."""
-    from controller.registry import discover  # noqa: PLC0415 it imports everything
+    from controller.registry import installed  # noqa: PLC0415 it imports everything
     from controller.rights import declared, group, manifests  # noqa: PLC0415
     from controller.settings import Settings  # noqa: PLC0415
 
@@ -230,7 +230,7 @@ def rights_manifests() -> list[Manifest]:
     return [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": home}},
         *manifests(
-            declared(discover()), name=CONTROLLERS, namespace=home, subject=group(CONTROLLERS)
+            declared(installed()), name=CONTROLLERS, namespace=home, subject=group(CONTROLLERS)
         ),
     ]
 
