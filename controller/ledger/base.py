@@ -10,9 +10,19 @@ releasing again is fine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
+
+
+def _anything() -> None:
+    return None
+
+
+PERMIT: ContextVar[Callable[[], None]] = ContextVar("permit", default=_anything)
+"""Called in another thread, in each transaction that writes, once it has begun: raises if the
+caller may no longer write. A process may have been stopped while it waited for its turn."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from controller.errors import Terminal, Transient
+from controller.ledger.base import PERMIT
 
 T = TypeVar("T")
 
@@ -65,12 +66,20 @@ class Database:
         self._group: deque[tuple[Callable[[Connection], Any], Future[Any]]] = deque()
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """One transaction. Raises what ``work`` raises (it is then undone), or Transient."""
+        """One transaction. Raises what ``work`` or the caller's PERMIT raises (it is then undone),
+        or Transient."""
+        permit = PERMIT.get()
+
+        def permitted(connection: Connection) -> T:
+            permit()
+            return work(connection)
+
         async with self._room:
             if not self.sqlite:
-                return await _to_its_end(self._writers.submit(self._transact, self._engine, work))
+                done = self._writers.submit(self._transact, self._engine, permitted)
+                return await _to_its_end(done)
             future: Future[T] = Future()
-            self._group.append((work, future))
+            self._group.append((permitted, future))
             self._writers.submit(self._write_group)
             return await _to_its_end(future)
 

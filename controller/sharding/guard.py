@@ -13,12 +13,13 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from agents.wire import Facts, Inventory, Ping, Wire
 from controller.agentlink.client import Agents, Endpoint
 from controller.keys import Key
-from controller.ledger.base import Claim, Ledger, Pool
+from controller.ledger.base import PERMIT, Claim, Ledger, Pool
 from controller.sharding.base import Sharding
 
 T = TypeVar("T")
@@ -47,7 +48,10 @@ class Guard:
     sharding: Sharding
 
     def __call__(self) -> None:
-        uid = WORK.get("")
+        self.of(WORK.get(""))
+
+    def of(self, uid: str) -> None:
+        """The same for ``uid``; "" is nobody's work in particular."""
         if uid:
             self.sharding.check(uid)
 
@@ -114,6 +118,17 @@ class GuardedLedger:
     ledger: Ledger
     guard: Guard
 
+    @contextmanager
+    def _permit(self) -> Iterator[None]:
+        """Asks now, and once more in the transaction itself: until it may begin, this process may
+        be stopped, and the ring go on without it."""
+        self.guard()
+        token = PERMIT.set(partial(self.guard.of, WORK.get("")))
+        try:
+            yield
+        finally:
+            PERMIT.reset(token)
+
     async def claim_address(
         self,
         scope: str,
@@ -123,35 +138,37 @@ class GuardedLedger:
         exclude: Sequence[int] = (),
         wanted: int | None = None,
     ) -> int:
-        self.guard()
-        return await self.ledger.claim_address(scope, owner, ranges, exclude=exclude, wanted=wanted)
+        with self._permit():
+            return await self.ledger.claim_address(
+                scope, owner, ranges, exclude=exclude, wanted=wanted
+            )
 
     async def claim_value(self, scope: str, owner: str, value: str) -> None:
-        self.guard()
-        await self.ledger.claim_value(scope, owner, value)
+        with self._permit():
+            await self.ledger.claim_value(scope, owner, value)
 
     async def set_pool(self, scope: str, capacity: Mapping[str, int]) -> None:
-        self.guard()
-        await self.ledger.set_pool(scope, capacity)
+        with self._permit():
+            await self.ledger.set_pool(scope, capacity)
 
     async def drop_pool(self, scope: str) -> None:
-        self.guard()
-        await self.ledger.drop_pool(scope)
+        with self._permit():
+            await self.ledger.drop_pool(scope)
 
     async def pools(self, prefix: str) -> Sequence[Pool]:
         return await self.ledger.pools(prefix)
 
     async def claim_amounts(self, scope: str, owner: str, amounts: Mapping[str, int]) -> None:
-        self.guard()
-        await self.ledger.claim_amounts(scope, owner, amounts)
+        with self._permit():
+            await self.ledger.claim_amounts(scope, owner, amounts)
 
     async def release(self, owner: str, prefix: str = "") -> int:
-        self.guard()
-        return await self.ledger.release(owner, prefix)
+        with self._permit():
+            return await self.ledger.release(owner, prefix)
 
     async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
-        self.guard()
-        await self.ledger.hand_over(owner, to, prefix)
+        with self._permit():
+            await self.ledger.hand_over(owner, to, prefix)
 
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         return await self.ledger.claims(owner=owner, prefix=prefix)

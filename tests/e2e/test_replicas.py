@@ -43,6 +43,7 @@ def site(tmp_path: Path) -> Iterator[Cloud]:
     env = {"KUMULUS_PING_INTERVAL": "2", "KUMULUS_PING_TIMEOUT": "2"}
     with Cloud(tmp_path, env=env) as cloud:
         cloud.start_api()
+        cloud.grant()
         cloud.apply_definitions()
         cloud.start_agents()
         for number in range(REPLICAS):
