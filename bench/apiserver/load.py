@@ -224,10 +224,8 @@ class Load:
         return FanOut(1000 * statistics.median(found), 1000 * p99, 1000 * cpu / FAN_OUTS)
 
     async def _version(self) -> str:
-        (connection,) = await self._open(1)
-        answer = await connection.ask(request("GET", f"{PATH}?limit=1"))
-        connection.close()
-        return str(orjson.loads(answer.partition(b"\r\n\r\n")[2])["metadata"]["resourceVersion"])
+        reply = await asyncio.to_thread(self._server.cluster().get, PATH, limit=1)
+        return str(reply.ok()["metadata"]["resourceVersion"])
 
     async def _open(self, count: int) -> list[Connection]:
         return [await Connection.open(self._address) for _ in range(count)]
