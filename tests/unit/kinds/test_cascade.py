@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from controller.cascade.preview import Node, preview
 from controller.cli.cascade import planned
 from controller.keys import Key
+from controller.kinds.vm_model import wanted_disks
 from controller.reconcile.deletion import holds_in
 from tests.unit.core.fakes import in_virtual_time
 from tests.unit.kinds.world import World, cloud, running_vm, vm_spec
@@ -158,10 +159,9 @@ async def deleted(world: World, plan: Plan) -> None:
 
 def disks_of(world: World, before: set[Key]) -> set[Key]:
     """Volumes that are new: a VM that no host could take may find one when a network is gone."""
-    new = (world.get(k.kind, k.name) for k in keys(world) - before if k.kind == "Volume")
-    vms = {vm.uid for vm in world.store.list("VirtualMachine") if not vm.deleting}
-    owned = [v for v in new if {owner.uid for owner in v.metadata.owner_references} & vms]
-    return {world.key("Volume", volume.name) for volume in owned}
+    vms = [vm for vm in world.store.list("VirtualMachine") if not vm.deleting]
+    disks = {disk.volume for vm in vms for disk in wanted_disks(vm)}
+    return {k for k in keys(world) - before if k.kind == "Volume" and k.name in disks}
 
 
 def has_data(shown: Node) -> bool:
