@@ -21,7 +21,6 @@ from controller.kinds.image import image_source
 from controller.kinds.primary_storage import prune_caches, serves, storage_scope
 from controller.kinds.support import (
     RETRY_FAILED,
-    answers,
     clean_up,
     failed_before,
     host_endpoint,
@@ -29,7 +28,15 @@ from controller.kinds.support import (
     on_host,
 )
 from controller.kinds.trash import recovers
-from controller.kinds.volume_place import BYTES, bound_host, bound_storage, owner_of, placed
+from controller.kinds.volume_place import (
+    BYTES,
+    bound_host,
+    bound_storage,
+    owner_of,
+    placed,
+    reachable,
+    tell_left_behind,
+)
 from controller.kinds.volume_trash import bind_to_trash, is_recovering, kept
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding, host_place
@@ -184,13 +191,13 @@ def _is_offered(volume: Volume, ctx: Context) -> bool:
 async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
     """Delete the bits where the volume is bound to, unless nobody is left there to ask."""
     volume, ctx = scope.obj, scope.ctx
-    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
-    if host is not None and storage is not None and await answers(host, ctx):
+    place = await reachable(volume, ctx)
+    if place is None:
+        tell_left_behind(volume, ctx)
+    else:
+        host, storage = place
         args = VolumeDeleteArgs(path=storage.spec.path)
         await on_host(scope, host, "volume.delete", args, Empty, part=part)
-    elif volume.status.path and volume.spec.host_ref:
-        left = f"{volume.status.path} was left on host {volume.spec.host_ref.name}"
-        ctx.events.warning(volume, "LeftBehind", f"{left}, which is not reachable any more")
     volume.status.host_ref = None
 
 

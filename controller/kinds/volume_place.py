@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from controller.errors import Waiting
+from controller.kinds.support import answers
 from controller.reconcile.actuator import Context
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
@@ -41,3 +42,19 @@ def placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
     if host is None or storage is None:
         raise Waiting("its host or primary storage does not exist any more")
     return host, storage
+
+
+async def reachable(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage] | None:
+    """Host and storage of a bound volume; None if nobody is left there to clean up. Raises what
+    support.answers raises."""
+    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+    if host is None or storage is None or not await answers(host, ctx):
+        return None
+    return host, storage
+
+
+def tell_left_behind(volume: Volume, ctx: Context) -> None:
+    """Tell where bits are that nobody could clean up, if there are any."""
+    if volume.status.path and volume.spec.host_ref:
+        left = f"{volume.status.path} was left on host {volume.spec.host_ref.name}"
+        ctx.events.warning(volume, "LeftBehind", f"{left}, which is not reachable any more")

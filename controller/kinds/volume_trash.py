@@ -18,11 +18,19 @@ from controller.kinds.trash import (
     trash_owner,
 )
 from controller.kinds.vm_model import VM_UID
-from controller.kinds.volume_place import STORAGE, owner_of, placed
+from controller.kinds.volume_place import (
+    STORAGE,
+    owner_of,
+    placed,
+    reachable,
+    tell_left_behind,
+)
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef
+from crds.v1alpha1.host import Host
+from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.trash_item import TrashedDisk
 from crds.v1alpha1.volume import Volume
 
@@ -167,15 +175,25 @@ class AdoptBits(Step):
             disk = disk_of(volume, ctx)
         except Terminal:  # the item is gone, so the data are the volume's
             return
-        host, storage = placed(volume, ctx)
-        args = VolumeCreateArgs(path=storage.spec.path, size=disk.bytes, adopt=volume.uid)
-        try:
-            await on_host(
-                scope, host, "volume.create", args, VolumeResult, resource=disk.uid, part="undo"
-            )
-        except AgentFailed as failure:
-            if failure.code != "not-found":
-                raise
+        place = await reachable(volume, ctx)
+        if place is None:
+            tell_left_behind(volume, ctx)
+        else:
+            await _give_back(scope, disk, *place)
         status = volume.status
         status.path = status.format = status.size = status.image_uid = ""
-        status.bytes = 0
+        status.bytes, status.host_ref = 0, None
+
+
+async def _give_back(
+    scope: Scope[Volume], disk: TrashedDisk, host: Host, storage: PrimaryStorage
+) -> None:
+    """Have the data renamed to what the item calls them, if they were renamed at all."""
+    args = VolumeCreateArgs(path=storage.spec.path, size=disk.bytes, adopt=scope.obj.uid)
+    try:
+        await on_host(
+            scope, host, "volume.create", args, VolumeResult, resource=disk.uid, part="undo"
+        )
+    except AgentFailed as failure:
+        if failure.code != "not-found":
+            raise

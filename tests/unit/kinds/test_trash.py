@@ -227,6 +227,26 @@ async def test_who_stops_recovering_gives_the_item_back() -> None:
         assert not [uid for uid in data(world) if uid != item.spec.disks[0].uid]
 
 
+@pytest.mark.parametrize("lost", [("Host", "host-2"), ("PrimaryStorage", "ps")])
+async def test_recovering_is_undone_though_what_has_the_data_is_gone(lost: tuple[str, str]) -> None:
+    async with cloud() as world:
+        await world.apply("Volume", "data", size="1Gi", hostRef={"name": "host-2"}, **DELAY)
+        await world.until(lambda: world.volume("data").status.state == "Ready")
+        old = world.volume("data").uid
+        await world.delete("Volume", "data")
+        await gone(world, "Volume", "data")
+        world.agents.agents["host-2"].down = True
+        await recover(world, items(world)[0], "again")
+        await world.until(lambda: world.volume("again").status.workflow is not None)
+        await world.objects.set_finalizers(world.get(*lost), [])  # by force: nobody cleans up
+        await world.delete(*lost)
+        await gone(world, *lost)
+        await world.delete("Volume", "again")
+        await gone(world, "Volume", "again")
+        await world.until(lambda: items(world)[0].status.state == "Kept")
+        assert list(claims(world)) == [f"trash/{old}"]
+
+
 async def test_an_item_that_is_recovered_is_not_expunged_meanwhile() -> None:
     async with cloud() as world:
         item = await trashed_vm(world)
