@@ -20,7 +20,7 @@ from controller.errors import FlowFailed, Terminal
 from controller.keys import Key
 from controller.kinds.availability import inherited
 from controller.kinds.heartbeat import Heartbeat, forget_host, record_ping
-from controller.kinds.primary_storage import serves
+from controller.kinds.primary_storage import STORAGE, serves
 from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
@@ -180,7 +180,7 @@ class HostActuator(Actuator[Host]):
         if going:
             message = f"waiting for PrimaryStorage {', '.join(going)} to clean up on it"
             return Outcome(False, "WaitingForStorage", message)
-        for pool in await ctx.ledger.pools("storage/"):
+        for pool in await ctx.ledger.pools(STORAGE):
             if pool.scope.endswith(f"/{obj.uid}"):
                 await ctx.ledger.drop_pool(pool.scope)
         await ctx.ledger.drop_pool(host_scope(obj))

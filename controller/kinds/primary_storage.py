@@ -35,12 +35,20 @@ REFRESH = 30.0
 """Seconds after which free space is counted again."""
 
 
+STORAGE = "storage/"
+"""What every pool of bytes in the ledger begins with."""
+
 Place = tuple[PrimaryStorage, Host]
 
 
 def storage_scope(storage: PrimaryStorage, host: Host) -> str:
     """The pool of bytes that volumes on this host claim from."""
-    return f"storage/{storage.uid}/{host.uid}"
+    return f"{pools_of(storage)}{host.uid}"
+
+
+def pools_of(storage: PrimaryStorage) -> str:
+    """What all of its pools begin with."""
+    return f"{STORAGE}{storage.uid}/"
 
 
 def serves(storage: PrimaryStorage, cluster: str) -> bool:
@@ -117,7 +125,7 @@ class PrimaryStorageActuator(Actuator[PrimaryStorage]):
         """Its volumes are gone by now; what hosts keep for them goes, too."""
         obj.status.state = "Deleting"
         await together([_clear(obj, host, ctx) for host in await _used(obj, ctx)])
-        for pool in await ctx.ledger.pools(f"storage/{obj.uid}/"):
+        for pool in await ctx.ledger.pools(pools_of(obj)):
             await ctx.ledger.drop_pool(pool.scope)
         self._ensured.pop(obj.uid, None)
         return Outcome()
@@ -191,7 +199,7 @@ async def _left(
     """(host, pool) where it served and serves no more. What volumes claimed there stays claimed
     until they are deleted."""
     mine = {storage_scope(obj, host) for host in hosts}
-    pools = await ctx.ledger.pools(f"storage/{obj.uid}/")
+    pools = await ctx.ledger.pools(pools_of(obj))
     empty = [p.scope for p in pools if p.scope not in mine and not any(p.used.values())]
     known = {storage_scope(obj, h): h for h in ctx.store.list("Host")} if empty else {}
     return [(known.get(scope), scope) for scope in empty]
@@ -216,7 +224,7 @@ async def _prune_forgotten(obj: PrimaryStorage, host: Host, operation: str, ctx:
 
 async def _used(obj: PrimaryStorage, ctx: Context) -> list[Host]:
     """The hosts that have its directory, unless another storage lives there, too."""
-    pools = {pool.scope for pool in await ctx.ledger.pools(f"storage/{obj.uid}/")}
+    pools = {pool.scope for pool in await ctx.ledger.pools(pools_of(obj))}
     return [
         host
         for host in ctx.store.list("Host")
@@ -275,7 +283,7 @@ def _bytes(obj: PrimaryStorage, room: StorageResult, ctx: Context) -> int:
 
 
 async def _count(obj: PrimaryStorage, ctx: Context) -> None:
-    pools = await ctx.ledger.pools(f"storage/{obj.uid}/")
+    pools = await ctx.ledger.pools(pools_of(obj))
     obj.status.total_capacity = format_quantity(sum(p.capacity.get("bytes", 0) for p in pools))
     free = sum(max(0, p.free("bytes")) for p in pools)
     obj.status.available_capacity = format_quantity(free)

@@ -16,7 +16,7 @@ from typing import Any
 from agents.wire import Empty, ImageRemoveArgs, VolumeDeleteArgs
 from controller.errors import Waiting
 from controller.keys import Key
-from controller.kinds.primary_storage import prune_caches
+from controller.kinds.primary_storage import STORAGE, prune_caches
 from controller.kinds.support import answers, clean_up, key_of, on_host, store_endpoint, together
 from controller.kinds.trash import (
     ADOPTED_BY,
@@ -27,7 +27,6 @@ from controller.kinds.trash import (
     trash_owner,
 )
 from controller.kinds.vm_model import is_created, volume_name
-from controller.kinds.volume_place import STORAGE
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding, host_place, store_place
 from controller.rights import on

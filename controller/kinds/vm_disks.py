@@ -7,6 +7,7 @@ from typing import cast
 
 from agents.wire import Disk, VmDiskArgs, VmResult
 from controller.errors import Terminal, Waiting
+from controller.kinds.primary_storage import STORAGE
 from controller.kinds.support import (
     RETRY_FAILED,
     answers,
@@ -149,7 +150,7 @@ class DeleteVolumes(Step):
         for name in owned:
             owner = claim_owner(vm.metadata.namespace or "", name)
             if volume_of(vm, name, ctx.store) is None:
-                await ctx.ledger.release(owner, "storage/")
+                await ctx.ledger.release(owner, STORAGE)
 
 
 def owned_volumes(vm: VirtualMachine) -> set[str]:
@@ -250,7 +251,7 @@ async def _claimed_storage(scope: Scope[VirtualMachine], disk: WantedDisk) -> st
     owner = claim_owner(scope.obj.metadata.namespace or "", disk.volume)
     if owner in (scope.data or {}):
         return str((scope.data or {})[owner])
-    claims = await ctx.ledger.claims(owner=owner, prefix="storage/")
+    claims = await ctx.ledger.claims(owner=owner, prefix=STORAGE)
     uids = {claim.scope.split("/")[1] for claim in claims}
     return next((s.name for s in ctx.store.list("PrimaryStorage") if s.uid in uids), None)
 

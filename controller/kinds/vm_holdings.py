@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from controller.kinds.host import host_scope
 from controller.kinds.l2_network import bridge_name
+from controller.kinds.primary_storage import STORAGE
 from controller.kinds.vm_model import host_of, nic_owner, tap_name, wanted_disks
 from controller.kinds.vm_networks import MACS, possible_macs
 from controller.kinds.volume_place import claim_owner
@@ -64,7 +65,7 @@ def _on_its_way(vm: VirtualMachine, store: Store) -> Iterator[Holding]:
     yield Holding(ANY_HOST, "vms", vm.uid, needed=False)
     for disk in wanted_disks(vm):
         owner = claim_owner(vm.metadata.namespace or "", disk.volume)
-        yield Holding(LEDGER, "storage/", owner, needed=False)
+        yield Holding(LEDGER, STORAGE, owner, needed=False)
     wanted = [NicStatus(name=n.name, l3_network_ref=n.l3_network_ref) for n in vm.spec.nics]
     for nic in [*vm.status.nics, *wanted]:
         owner = nic_owner(vm, nic.name)

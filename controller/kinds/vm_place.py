@@ -11,6 +11,7 @@ from controller.kinds.allocation.model import Candidate, NewDisk, Request, place
 from controller.kinds.allocation.strategies import DEFAULT, ranked
 from controller.kinds.availability import check_storages, enabled
 from controller.kinds.image import image_source
+from controller.kinds.primary_storage import STORAGE
 from controller.kinds.support import RETRY_FAILED, exact_quantity, key_of
 from controller.kinds.vm_model import (
     ROOT,
@@ -272,4 +273,4 @@ async def release_unused_space(vm: VirtualMachine, ctx: Context) -> None:
         volume = volume_of(vm, disk.volume, ctx.store)
         if volume is None or volume.spec.host_ref is None:
             owner = claim_owner(vm.metadata.namespace or "", disk.volume)
-            await ctx.ledger.release(owner, "storage/")
+            await ctx.ledger.release(owner, STORAGE)

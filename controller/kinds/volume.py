@@ -18,7 +18,7 @@ from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
 from controller.kinds.availability import enabled, storage_away, takes_new
 from controller.kinds.image import image_source
-from controller.kinds.primary_storage import prune_caches, serves, storage_scope
+from controller.kinds.primary_storage import STORAGE, prune_caches, serves, storage_scope
 from controller.kinds.support import (
     RETRY_FAILED,
     clean_up,
@@ -104,7 +104,7 @@ class ClaimStorage(Step):
             raise Exhausted(f"{where}: {error.message}") from error
 
     async def rollback(self, scope: Scope[Volume]) -> None:
-        await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+        await scope.ctx.ledger.release(owner_of(scope.obj), STORAGE)
 
 
 def _may_be_new(volume: Volume, storage: PrimaryStorage, ctx: Context) -> None:
@@ -164,7 +164,7 @@ class ReleaseStorage(Step):
     no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Volume]) -> None:
-        await scope.ctx.ledger.release(owner_of(scope.obj), "storage/")
+        await scope.ctx.ledger.release(owner_of(scope.obj), STORAGE)
 
 
 class PruneBase(Step):
@@ -285,7 +285,7 @@ def _holdings(volume: Volume, store: Store) -> Iterator[Holding]:
     )
     host = store.get("Host", spec.host_ref.name) if spec.host_ref else None
     ready = status.state == "Ready" and not volume.deleting and status.workflow is None
-    scope = storage_scope(storage, host) if storage and host else "storage/"
+    scope = storage_scope(storage, host) if storage and host else STORAGE
     if spec.host_ref is not None or status.workflow is not None:
         yield Holding(LEDGER, scope, owner_of(volume), needed=ready)
     if status.workflow is not None or volume.deleting or status.bytes:
@@ -314,7 +314,7 @@ async def _unavailable(volume: Volume, ctx: Context) -> Outcome:
         ctx.events.warning(volume, "Unavailable", f"host {name} was deleted; the data stay on it")
     volume.status.state = "Unavailable"
     volume.status.host_ref = None
-    await ctx.ledger.release(owner_of(volume), "storage/")
+    await ctx.ledger.release(owner_of(volume), STORAGE)
     return Outcome(
         False,
         "HostDeleted",

@@ -10,8 +10,6 @@ from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.volume import Volume
 
 BYTES = "bytes"
-STORAGE = "storage/"
-"""What every scope of volumes' space in the ledger begins with."""
 
 
 def claim_owner(namespace: str, name: str) -> str:

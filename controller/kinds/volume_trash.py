@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from agents.wire import VolumeCreateArgs, VolumeResult
 from controller.errors import AgentFailed, Terminal, Waiting
+from controller.kinds.primary_storage import STORAGE
 from controller.kinds.support import RETRY_FAILED, key_of, on_host
 from controller.kinds.trash import (
     KEPT_BY,
@@ -19,7 +20,6 @@ from controller.kinds.trash import (
 )
 from controller.kinds.vm_model import VM_UID
 from controller.kinds.volume_place import (
-    STORAGE,
     owner_of,
     placed,
     reachable,

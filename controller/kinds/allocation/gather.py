@@ -5,7 +5,7 @@ from __future__ import annotations
 from controller.kinds.allocation.model import Candidate, Storage
 from controller.kinds.availability import takes_new
 from controller.kinds.host import host_scope
-from controller.kinds.primary_storage import serves, storage_scope
+from controller.kinds.primary_storage import STORAGE, serves, storage_scope
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Context
 from crds.v1alpha1.host import Host
@@ -14,7 +14,7 @@ from crds.v1alpha1.primary_storage import PrimaryStorage
 
 async def candidates(ctx: Context) -> list[Candidate]:
     """Every host as it is now."""
-    pools = {p.scope: p for prefix in ("host/", "storage/") for p in await ctx.ledger.pools(prefix)}
+    pools = {p.scope: p for prefix in ("host/", STORAGE) for p in await ctx.ledger.pools(prefix)}
     storages = [s for s in ctx.store.list("PrimaryStorage") if not s.deleting]
     clusters = {c.name: c for c in ctx.store.list("Cluster")}
     zones = {z.name: z for z in ctx.store.list("Zone")}
