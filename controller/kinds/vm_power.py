@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.wire import Empty, VmArgs, VmRebootArgs, VmResult, VmStopArgs
+from agents.wire import BootMode, Empty, VmArgs, VmRebootArgs, VmResult, VmStopArgs
 from controller.errors import Waiting
 from controller.kinds.heartbeat import note_power
 from controller.kinds.support import answers, on_host
@@ -31,9 +31,10 @@ class Start(Step):
     async def run(self, scope: Scope[VirtualMachine]) -> None:
         vm, ctx = scope.obj, scope.ctx
         host = _here(vm, ctx)
-        vm.status.boot_mode = boot_mode_of(vm, ctx.store) or ""
+        boot = boot_mode_of(vm, ctx.store)
+        vm.status.boot_mode = boot or ""
         _written_first(scope)
-        started = await on_host(scope, host, "vm.start", _vm_args(vm, host, ctx), VmResult)
+        started = await on_host(scope, host, "vm.start", _vm_args(vm, host, boot, ctx), VmResult)
         vm.status.state = "Paused" if started.state == "Paused" else "Running"
         devices = disk_devices(vm.status.disks)
         for disk in vm.status.disks:
@@ -176,7 +177,7 @@ async def _destroy(scope: Scope[VirtualMachine], part: str = "") -> None:
         note_power(ctx, host.uid, vm.uid, None)
 
 
-def _vm_args(vm: VirtualMachine, host: Host, ctx: Context) -> VmArgs:
+def _vm_args(vm: VirtualMachine, host: Host, boot: BootMode | None, ctx: Context) -> VmArgs:
     return VmArgs(
         name=vm.name,
         namespace=vm.metadata.namespace or "",
@@ -187,6 +188,6 @@ def _vm_args(vm: VirtualMachine, host: Host, ctx: Context) -> VmArgs:
         nics=wire_nics(vm, ctx),
         hostname=hostname_of(vm),
         user_data=vm.spec.user_data,
-        boot_mode=boot_mode_of(vm, ctx.store),
+        boot_mode=boot,
         paused=vm.spec.power_state == "Paused",
     )

@@ -5,8 +5,9 @@ They are declared in ``crds.v1alpha1.virtual_machine``; here is their effect.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
+from agents.wire import BootMode
 from controller.reconcile.actuator import Store
 from controller.rights import on
 from controller.workflow.step import Scope, Step
@@ -14,7 +15,6 @@ from crds.tags import all_of, one_of
 from crds.v1alpha1.virtual_machine import Nic, VirtualMachine
 
 RIGHTS = (on(VirtualMachine, "delete"),)
-BootMode = Literal["UEFI", "BIOS"]
 
 
 def wanted_nics(vm: VirtualMachine) -> list[Nic]:
