@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from agents.wire import Empty, ImageAddArgs, ImageAddResult, ImageRemoveArgs, ImageSource
 from controller.errors import FlowFailed, Terminal, Waiting
@@ -21,7 +22,7 @@ from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.reconcile.holdings import Holding, store_place
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
-from crds.refs import Reference
+from crds.refs import ObjectRef, Reference
 from crds.v1alpha1.backup_storage import BackupStorage
 from crds.v1alpha1.image import Image
 
@@ -49,6 +50,11 @@ def image_source(image: Image, ctx: Context) -> ImageSource:
     )
 
 
+def is_offered(uid: str, ctx: Context) -> bool:
+    """May volumes be made from the image of this uid?"""
+    return any(image.uid == uid and not image.deleting for image in ctx.store.list("Image"))
+
+
 def _storage(scope: Scope[Image]) -> BackupStorage | None:
     found: BackupStorage | None = scope.ctx.store.get(
         "BackupStorage", scope.obj.spec.backup_storage_ref.name
@@ -56,21 +62,23 @@ def _storage(scope: Scope[Image]) -> BackupStorage | None:
     return found
 
 
-async def _remove(scope: Scope[Image], part: str = "") -> None:
-    """Remove the bits, unless there is nobody left to ask."""
-    image, storage = scope.obj, _storage(scope)
-    if storage is None or not await answers(storage, scope.ctx):
-        where = f"{image.spec.backup_storage_ref.name}, which is gone"
-        scope.ctx.events.warning(image, "LeftBehind", f"the image's file was left on {where}")
+async def remove_file(scope: Scope[Any], uid: str, kept_in: ObjectRef, *, part: str = "") -> None:
+    """Remove the file of the image ``uid`` from its backup storage, unless nobody is left there
+    to ask."""
+    obj, ctx = scope.obj, scope.ctx
+    storage: BackupStorage | None = ctx.store.get("BackupStorage", kept_in.name)
+    if storage is None or not await answers(storage, ctx):
+        where = f"the image's file was left on {kept_in.name}, which is gone"
+        ctx.events.warning(obj, "LeftBehind", where)
         return
-    await scope.ctx.agents.run(
-        store_endpoint(storage, scope.ctx),
+    await ctx.agents.run(
+        store_endpoint(storage, ctx),
         "image.remove",
-        image.uid,
+        uid,
         ImageRemoveArgs(path=storage.spec.path),
         Empty,
         operation=scope.operation(part),
-        owner=key_of(image),
+        owner=key_of(obj),
     )
 
 
@@ -115,7 +123,7 @@ class AddImage(Step):
 
     async def rollback(self, scope: Scope[Image]) -> None:
         """The checksum goes, too: it says that the image is there."""
-        await _remove(scope, "undo")
+        await remove_file(scope, scope.obj.uid, scope.obj.spec.backup_storage_ref, part="undo")
         status = scope.obj.status
         status.checksum = status.size = ""
         status.virtual_size = status.actual_size = 0
@@ -141,7 +149,7 @@ class RemoveImage(Step):
     no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[Image]) -> None:
-        await _remove(scope)
+        await remove_file(scope, scope.obj.uid, scope.obj.spec.backup_storage_ref)
 
 
 class PruneCaches(Step):

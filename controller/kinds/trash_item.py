@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from agents.wire import Empty, ImageRemoveArgs, VolumeDeleteArgs
+from agents.wire import Empty, VolumeDeleteArgs
 from controller.errors import Waiting
 from controller.keys import Key
+from controller.kinds.image import is_offered, remove_file
 from controller.kinds.primary_storage import STORAGE, prune_caches
-from controller.kinds.support import answers, clean_up, key_of, on_host, store_endpoint, together
+from controller.kinds.support import answers, clean_up, key_of, on_host, together
 from controller.kinds.trash import (
     ADOPTED_BY,
     RECOVER_FROM,
@@ -33,7 +34,6 @@ from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.base import Resource
 from crds.refs import Reference
-from crds.v1alpha1.backup_storage import BackupStorage
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.trash_item import TrashedDisk, TrashItem
@@ -56,25 +56,10 @@ class ExpungeImage(Step):
     no_rollback = "what is deleted stays deleted"
 
     async def run(self, scope: Scope[TrashItem]) -> None:
-        item, ctx = scope.obj, scope.ctx
-        ref = item.spec.backup_storage_ref
-        if ref is None:
-            return
-        _refuse_living("Image", item.spec.subject.uid, ctx)
-        storage: BackupStorage | None = ctx.store.get("BackupStorage", ref.name)
-        if storage is None or not await answers(storage, ctx):
-            where = f"the image's file was left on {ref.name}, which is gone"
-            ctx.events.warning(item, "LeftBehind", where)
-            return
-        await ctx.agents.run(
-            store_endpoint(storage, ctx),
-            "image.remove",
-            item.spec.subject.uid,
-            ImageRemoveArgs(path=storage.spec.path),
-            Empty,
-            operation=scope.operation(),
-            owner=key_of(item),
-        )
+        subject, storage = scope.obj.spec.subject, scope.obj.spec.backup_storage_ref
+        if storage is not None:
+            _refuse_living("Image", subject.uid, scope.ctx)
+            await remove_file(scope, subject.uid, storage)
 
 
 async def _expunge(scope: Scope[TrashItem], disk: TrashedDisk) -> None:
@@ -87,7 +72,7 @@ async def _expunge(scope: Scope[TrashItem], disk: TrashedDisk) -> None:
         args = VolumeDeleteArgs(path=storage.spec.path)
         part = f"delete-{disk.name}"
         await on_host(scope, host, "volume.delete", args, Empty, resource=disk.uid, part=part)
-        if disk.image_uid and not _is_offered(disk.image_uid, ctx):
+        if disk.image_uid and not is_offered(disk.image_uid, ctx):
             await prune_caches(scope, disk.image_uid, [(storage, host)])
     else:
         left = f"{disk.path} was left on host {disk.host_ref.name}, which is not reachable any more"
@@ -100,10 +85,6 @@ def _refuse_living(kind: str, uid: str, ctx: Context) -> None:
     for other in ctx.store.list(kind):
         if other.uid == uid:
             raise Waiting(f"{key_of(other)} still has these data", reason="InUse", retry_after=5.0)
-
-
-def _is_offered(uid: str, ctx: Context) -> bool:
-    return any(image.uid == uid and not image.deleting for image in ctx.store.list("Image"))
 
 
 def _recovered(obj: Resource, store: Store) -> Iterable[Key]:

@@ -17,7 +17,7 @@ from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, 
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
 from controller.kinds.availability import enabled, storage_away, takes_new
-from controller.kinds.image import image_source
+from controller.kinds.image import image_source, is_offered
 from controller.kinds.primary_storage import STORAGE, prune_caches, serves, storage_scope
 from controller.kinds.support import (
     RETRY_FAILED,
@@ -177,15 +177,8 @@ class PruneBase(Step):
         volume, ctx = scope.obj, scope.ctx
         host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
         uid = volume.status.image_uid
-        if uid and host and storage and not _is_offered(volume, ctx):
+        if uid and host and storage and not is_offered(uid, ctx):
             await prune_caches(scope, uid, [(storage, host)])
-
-
-def _is_offered(volume: Volume, ctx: Context) -> bool:
-    """May other volumes be made from the image that this one was made from?"""
-    ref = volume.spec.image_ref
-    image = ctx.store.get("Image", ref.name) if ref else None
-    return image is not None and image.uid == volume.status.image_uid and not image.deleting
 
 
 async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
