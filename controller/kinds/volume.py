@@ -175,7 +175,7 @@ class PruneBase(Step):
 
     async def run(self, scope: Scope[Volume]) -> None:
         volume, ctx = scope.obj, scope.ctx
-        host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+        host, storage = bound_host(volume, ctx.store), bound_storage(volume, ctx.store)
         uid = volume.status.image_uid
         if uid and host and storage and not is_offered(uid, ctx):
             await prune_caches(scope, uid, [(storage, host)])
@@ -227,7 +227,7 @@ class VolumeActuator(Actuator[Volume]):
         if obj.spec.host_ref is None:
             obj.status.state = "NotInstantiated"
             return Outcome(reason="NotInstantiated", message="it is made when a VM attaches it")
-        host = bound_host(obj, ctx)
+        host = bound_host(obj, ctx.store)
         if host is None or host.deleting:
             return await _unavailable(obj, ctx)
         if obj.status.state == "Ready":
@@ -271,12 +271,7 @@ class VolumeActuator(Actuator[Volume]):
 def _holdings(volume: Volume, store: Store) -> Iterator[Holding]:
     """Its space, its bits, and the image on the host that these are based on."""
     spec, status = volume.spec, volume.status
-    storage = (
-        store.get("PrimaryStorage", spec.primary_storage_ref.name)
-        if (spec.primary_storage_ref)
-        else None
-    )
-    host = store.get("Host", spec.host_ref.name) if spec.host_ref else None
+    host, storage = bound_host(volume, store), bound_storage(volume, store)
     ready = status.state == "Ready" and not volume.deleting and status.workflow is None
     scope = storage_scope(storage, host) if storage and host else STORAGE
     if spec.host_ref is not None or status.workflow is not None:

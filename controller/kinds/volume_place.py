@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.errors import Waiting
 from controller.kinds.support import answers
-from controller.reconcile.actuator import Context
+from controller.reconcile.actuator import Context, Store
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.volume import Volume
@@ -21,22 +21,22 @@ def owner_of(volume: Volume) -> str:
     return claim_owner(volume.metadata.namespace or "", volume.name)
 
 
-def bound_host(volume: Volume, ctx: Context) -> Host | None:
+def bound_host(volume: Volume, store: Store) -> Host | None:
     """The host that it is bound to, if it is in the API."""
     ref = volume.spec.host_ref
-    found: Host | None = ctx.store.get("Host", ref.name) if ref else None
+    found: Host | None = store.get("Host", ref.name) if ref else None
     return found
 
 
-def bound_storage(volume: Volume, ctx: Context) -> PrimaryStorage | None:
+def bound_storage(volume: Volume, store: Store) -> PrimaryStorage | None:
     ref = volume.spec.primary_storage_ref
-    found: PrimaryStorage | None = ctx.store.get("PrimaryStorage", ref.name) if ref else None
+    found: PrimaryStorage | None = store.get("PrimaryStorage", ref.name) if ref else None
     return found
 
 
 def placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
     """Host and storage of a bound volume. Raises Waiting if one of them went away meanwhile."""
-    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+    host, storage = bound_host(volume, ctx.store), bound_storage(volume, ctx.store)
     if host is None or storage is None:
         raise Waiting("its host or primary storage does not exist any more")
     return host, storage
@@ -45,7 +45,7 @@ def placed(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]:
 async def reachable(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage] | None:
     """Host and storage of a bound volume; None if nobody is left there to clean up. Raises what
     support.answers raises."""
-    host, storage = bound_host(volume, ctx), bound_storage(volume, ctx)
+    host, storage = bound_host(volume, ctx.store), bound_storage(volume, ctx.store)
     if host is None or storage is None or not await answers(host, ctx):
         return None
     return host, storage
