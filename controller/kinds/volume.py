@@ -35,6 +35,8 @@ from controller.kinds.volume_place import (
     owner_of,
     placed,
     reachable,
+    show_bits,
+    show_no_bits,
     tell_left_behind,
 )
 from controller.kinds.volume_trash import bind_to_trash, is_recovering, kept
@@ -133,17 +135,14 @@ class CreateBits(Step):
         size = volume_size(volume, ctx)
         args = VolumeCreateArgs(path=storage.spec.path, size=size, image=source)
         made = await on_host(scope, host, "volume.create", args, VolumeResult)
-        volume.status.path, volume.status.format = made.path, made.format
-        volume.status.bytes, volume.status.size = made.size, format_quantity(made.size)
+        show_bits(volume, host, made)
 
     async def rollback(self, scope: Scope[Volume]) -> None:
         if _returning(scope.obj):
             scope.obj.status.host_ref = None
             return
         await _delete_bits(scope, "undo")
-        status = scope.obj.status
-        status.path = status.format = status.size = status.image_uid = ""
-        status.bytes = 0
+        show_no_bits(scope.obj)
 
 
 def _returning(volume: Volume) -> bool:

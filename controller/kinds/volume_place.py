@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from agents.wire import VolumeResult
 from controller.errors import Waiting
 from controller.kinds.support import answers
 from controller.reconcile.actuator import Context, Store
+from crds.base import format_quantity
+from crds.refs import ObjectRef
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.volume import Volume
@@ -49,6 +52,19 @@ async def reachable(volume: Volume, ctx: Context) -> tuple[Host, PrimaryStorage]
     if host is None or storage is None or not await answers(host, ctx):
         return None
     return host, storage
+
+
+def show_bits(volume: Volume, host: Host, made: VolumeResult) -> None:
+    status = volume.status
+    status.host_ref = ObjectRef(name=host.name)
+    status.path, status.format = made.path, made.format
+    status.bytes, status.size = made.size, format_quantity(made.size)
+
+
+def show_no_bits(volume: Volume) -> None:
+    status = volume.status
+    status.path = status.format = status.size = status.image_uid = ""
+    status.bytes, status.host_ref = 0, None
 
 
 def tell_left_behind(volume: Volume, ctx: Context) -> None:

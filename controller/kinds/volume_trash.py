@@ -23,12 +23,12 @@ from controller.kinds.volume_place import (
     owner_of,
     placed,
     reachable,
+    show_bits,
+    show_no_bits,
     tell_left_behind,
 )
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
-from crds.base import format_quantity
-from crds.refs import ObjectRef
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.trash_item import TrashedDisk
@@ -162,11 +162,9 @@ class AdoptBits(Step):
         volume.status.state = "Creating"
         args = VolumeCreateArgs(path=storage.spec.path, size=disk.bytes, adopt=disk.uid)
         made = await on_host(scope, host, "volume.create", args, VolumeResult)
-        status = volume.status
-        status.host_ref, status.image_uid = ObjectRef(name=host.name), disk.image_uid
-        status.path, status.format = made.path, made.format
-        status.bytes, status.size = made.size, format_quantity(made.size)
-        ctx.events.normal(volume, "Recovered", f"{status.size} on host {host.name}")
+        volume.status.image_uid = disk.image_uid
+        show_bits(volume, host, made)
+        ctx.events.normal(volume, "Recovered", f"{volume.status.size} on host {host.name}")
 
     async def rollback(self, scope: Scope[Volume]) -> None:
         """The item has its data again: the volume may be deleted before it tries once more."""
@@ -180,9 +178,7 @@ class AdoptBits(Step):
             tell_left_behind(volume, ctx)
         else:
             await _give_back(scope, disk, *place)
-        status = volume.status
-        status.path = status.format = status.size = status.image_uid = ""
-        status.bytes, status.host_ref = 0, None
+        show_no_bits(volume)
 
 
 async def _give_back(
