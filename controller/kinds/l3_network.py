@@ -38,6 +38,25 @@ def ip_excluded(network: L3Network) -> list[int]:
     return [int(address) for address in (*edges, *gateway)]
 
 
+async def claim_ip(
+    network: L3Network,
+    owner: str,
+    ctx: Context,
+    *,
+    ranges: Sequence[tuple[int, int]] | None = None,
+    wanted: int | None = None,
+) -> int:
+    """An address of ``network`` for ``owner``: ``wanted``, or the lowest free one. ``ranges``: of
+    these, not of the network's. Raises Exhausted."""
+    return await ctx.ledger.claim_address(
+        ip_scope(network),
+        owner,
+        ranges or ip_ranges(network),
+        exclude=ip_excluded(network),
+        wanted=wanted,
+    )
+
+
 def _size(ranges: Sequence[tuple[int, int]], excluded: Iterable[int]) -> int:
     lost = sum(any(a <= x <= b for a, b in ranges) for x in set(excluded))
     return sum(b - a + 1 for a, b in ranges) - lost
@@ -82,9 +101,7 @@ class L3NetworkActuator(Actuator[L3Network]):
                 await ctx.ledger.release(_dhcp_owner(obj), ip_scope(obj))
                 obj.status.dhcp_server = ""
         elif not obj.status.dhcp_server:
-            address = await ctx.ledger.claim_address(
-                ip_scope(obj), _dhcp_owner(obj), ip_ranges(obj), exclude=ip_excluded(obj)
-            )
+            address = await claim_ip(obj, _dhcp_owner(obj), ctx)
             obj.status.dhcp_server = str(IPv4Address(address))
 
     async def _count(self, obj: L3Network, ctx: Context) -> float | None:

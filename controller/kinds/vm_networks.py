@@ -17,7 +17,7 @@ from agents.wire import (
 from controller.errors import Exhausted, Terminal
 from controller.kinds.availability import enabled
 from controller.kinds.l2_network import bridge_name
-from controller.kinds.l3_network import ip_excluded, ip_ranges, ip_scope
+from controller.kinds.l3_network import claim_ip
 from controller.kinds.support import answers, digest, on_host, on_host_if_there, together
 from controller.kinds.vm_model import (
     host_of,
@@ -303,14 +303,10 @@ def _mac(vm: VirtualMachine, nic: str, attempt: int) -> str:
 
 
 async def _claim_ip(vm: VirtualMachine, nic: Nic, l3: L3Network, ctx: Context) -> str:
-    ranges, wanted = ip_ranges(l3), None
-    if nic.ip is not None:
-        address = _static(nic, l3)
-        ranges, wanted = [(address, address)], address
+    wanted = None if nic.ip is None else _static(nic, l3)
+    ranges = None if wanted is None else [(wanted, wanted)]
     try:
-        claimed = await ctx.ledger.claim_address(
-            ip_scope(l3), nic_owner(vm, nic.name), ranges, exclude=ip_excluded(l3), wanted=wanted
-        )
+        claimed = await claim_ip(l3, nic_owner(vm, nic.name), ctx, ranges=ranges, wanted=wanted)
     except Exhausted as error:
         what = f"address {nic.ip} for" if nic.ip else "no address left for"
         raise Exhausted(f"{what} NIC {nic.name} in {l3.name}: {error.message}") from error

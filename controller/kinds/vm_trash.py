@@ -11,7 +11,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from controller.errors import Exhausted, Terminal
-from controller.kinds.l3_network import ip_excluded, ip_ranges, ip_scope
+from controller.kinds.l3_network import claim_ip
 from controller.kinds.support import RETRY_FAILED, key_of, together
 from controller.kinds.trash import (
     KEPT_BY,
@@ -43,7 +43,6 @@ from controller.kinds.volume_trash import trashed
 from controller.reconcile.actuator import Context
 from controller.workflow.step import Scope, Step
 from crds.refs import ObjectRef
-from crds.v1alpha1.l3_network import L3Network
 from crds.v1alpha1.trash_item import TrashedDisk, TrashedNic, TrashItem
 from crds.v1alpha1.virtual_machine import DiskStatus, NicStatus, VirtualMachine
 from crds.v1alpha1.volume import Volume
@@ -184,7 +183,7 @@ async def _nic(vm: VirtualMachine, nic: TrashedNic, ctx: Context) -> NicStatus |
     owner = nic_owner(vm, nic.name)
     try:
         await ctx.ledger.claim_value(MACS, owner, nic.mac)
-        await _claim_ip(owner, nic, l3, ctx)
+        await claim_ip(l3, owner, ctx, wanted=int(IPv4Address(nic.ip)))
     except Exhausted:
         await ctx.ledger.release(owner, MACS)
         why = f"NIC {nic.name} had {nic.mac} and {nic.ip}, which another has now; it gets others"
@@ -192,13 +191,3 @@ async def _nic(vm: VirtualMachine, nic: TrashedNic, ctx: Context) -> NicStatus |
         return None
     ref = ObjectRef(name=l3.name)
     return NicStatus(name=nic.name, l3_network_ref=ref, mac=nic.mac, ip=nic.ip)
-
-
-async def _claim_ip(owner: str, nic: TrashedNic, l3: L3Network, ctx: Context) -> None:
-    await ctx.ledger.claim_address(
-        ip_scope(l3),
-        owner,
-        ip_ranges(l3),
-        exclude=ip_excluded(l3),
-        wanted=int(IPv4Address(nic.ip)),
-    )
