@@ -90,8 +90,8 @@ async def keep(
         nics=list(nics),
         backup_storage_ref=backup_storage,
     )
-    namespace = obj.metadata.namespace or HOME
-    meta = ObjectMeta(name=_item_name(obj), namespace=namespace, finalizers=[FINALIZER])
+    name, namespace = _item_name(obj), _home(obj)
+    meta = ObjectMeta(name=name, namespace=namespace, finalizers=[FINALIZER])
     try:
         item: TrashItem = await ctx.objects.create(TrashItem(metadata=meta, spec=spec))
     except Transient as error:
@@ -103,8 +103,7 @@ async def keep(
 
 def item_kept(obj: Resource, ctx: Context) -> bool:
     """Is its TrashItem there already?"""
-    namespace = obj.metadata.namespace or HOME
-    return ctx.store.get("TrashItem", _item_name(obj), namespace) is not None
+    return ctx.store.get("TrashItem", _item_name(obj), _home(obj)) is not None
 
 
 def _retention(spec: RecoverableSpec, kind: str) -> int:
@@ -134,8 +133,8 @@ def recovers(obj: Resource) -> bool:
 
 def item_of(obj: Resource, ctx: Context) -> TrashItem:
     """The item that ``obj`` is to be recovered from. Raises Terminal if there is none for it."""
-    name = obj.metadata.annotations[RECOVER_FROM]
-    item: TrashItem | None = ctx.store.get("TrashItem", name, obj.metadata.namespace or HOME)
+    kind, namespace, name = item_key(obj)
+    item: TrashItem | None = ctx.store.get(kind, name, namespace)
     if item is None or (item.deleting and not is_mine(item, obj)):
         raise _lost(
             f"TrashItem {name} does not exist any more: it expired, was deleted or was recovered "
@@ -153,11 +152,7 @@ async def adopt(obj: Resource, ctx: Context) -> TrashItem:
     if taken not in (None, _mark(obj)):
         raise _lost(f"TrashItem {item.name} is being recovered by another object, {taken}")
     if taken is None:
-        mark = {
-            "annotations": {ADOPTED_BY: _mark(obj)},
-            "resourceVersion": item.metadata.resource_version,
-        }
-        await ctx.objects.patch(key_of(item), {"metadata": mark})
+        await mark_taken(item, _mark(obj), ctx)
         ctx.events.normal(obj, "Recovering", f"from TrashItem {item.name}")
     return item
 
@@ -166,6 +161,12 @@ def is_mine(item: TrashItem, obj: Resource) -> bool:
     """Did ``obj``, or the VM that it is a volume of, take the item?"""
     taken = item.metadata.annotations.get(ADOPTED_BY, "").rpartition("/")[2]
     return taken in (obj.uid, obj.metadata.annotations.get(VM_UID, obj.uid))
+
+
+async def mark_taken(item: TrashItem, by: str | None, ctx: Context) -> None:
+    """Write down who takes ``item``, or that nobody does. Raises Conflict if it has changed."""
+    meta = {"annotations": {ADOPTED_BY: by}, "resourceVersion": item.metadata.resource_version}
+    await ctx.objects.patch(key_of(item), {"metadata": meta})
 
 
 def _mark(obj: Resource) -> str:
@@ -191,7 +192,12 @@ def _lost(message: str) -> Terminal:
 
 def item_key(obj: Resource) -> Key:
     """The item that a recovering object names."""
-    return Key("TrashItem", obj.metadata.namespace or HOME, obj.metadata.annotations[RECOVER_FROM])
+    return Key("TrashItem", _home(obj), obj.metadata.annotations[RECOVER_FROM])
+
+
+def _home(obj: Resource) -> str:
+    """The namespace of its item."""
+    return obj.metadata.namespace or HOME
 
 
 def manifest(text: str) -> dict[str, Any]:

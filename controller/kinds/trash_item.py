@@ -24,6 +24,7 @@ from controller.kinds.trash import (
     RECOVER_FROM,
     adopter_of,
     item_key,
+    mark_taken,
     recovers,
     trash_owner,
 )
@@ -142,11 +143,7 @@ async def _recovering(item: TrashItem, ctx: Context) -> Outcome:
     item.status.state = "Recovering"
     adopter = await adopter_of(item, ctx)
     if adopter is None:
-        mark = {
-            "annotations": {ADOPTED_BY: None},
-            "resourceVersion": item.metadata.resource_version,
-        }
-        await ctx.objects.patch(key_of(item), {"metadata": mark})
+        await mark_taken(item, None, ctx)
         return Outcome(False, "Recovering", "whoever recovered it went away; it is kept again")
     if _is_done(item, adopter, ctx.store):
         return await _dismiss(item, "Recovered", f"its data are {key_of(adopter)}'s now", ctx)
