@@ -39,6 +39,13 @@ def kinds() -> dict[str, type[Resource]]:
     return discovered().kinds
 
 
+def kind_named(word: str, models: Mapping[str, type[Resource]]) -> str | None:
+    """The kind that ``word`` means, by any of its names, in any case."""
+    name = word.lower()
+    found = (kind for kind, m in models.items() if name == kind.lower() or name in m.INFO.names)
+    return next(found, None)
+
+
 @cache
 def discovered() -> Discovered:
     """What is installed. A plugin that does not fit is left out, whole, and logged."""
@@ -93,18 +100,15 @@ def _check(mine: Mapping[str, type[Resource]], models: Mapping[str, type[Resourc
     from crds.schema import definition  # noqa: PLC0415 only plugins need it here
 
     for kind, model in mine.items():
-        others = [other for name, other in models.items() if name == kind or _clash(model, other)]
+        others = [
+            other
+            for name, other in models.items()
+            if name == kind or model.INFO.names & other.INFO.names
+        ]
         if others:
             raise ValueError(f"{kind} has a name that {others[0].__name__} has; rename it")
         definition(model)
     verify({**models, **mine})
-
-
-def _clash(one: type[Resource], other: type[Resource]) -> bool:
-    def names(model: type[Resource]) -> set[str]:
-        return {model.INFO.plural, model.INFO.singular, *model.INFO.short_names}
-
-    return bool(names(one) & names(other))
 
 
 @cache

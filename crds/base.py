@@ -255,6 +255,11 @@ class KindInfo:
     max_name: int = 63
     """Longest ``metadata.name``: names become DNS labels, and prefixes of other names."""
 
+    @property
+    def names(self) -> frozenset[str]:
+        """What the kind is called in URLs and on command lines."""
+        return frozenset((self.plural, self.singular, *self.short_names))
+
 
 class OwnerReference(Model):
     api_version: str

@@ -20,7 +20,7 @@ from controller.registry import Registry, installed
 from controller.up.kube import ApiError, Kube, collection, find_kubeconfig, listing
 from controller.watch.base import Change
 from controller.watch.store import ObjectStore
-from crds import kinds
+from crds import kind_named, kinds
 from crds.base import API_VERSION, Resource
 from crds.v1alpha1.trash_item import TrashItem
 
@@ -90,18 +90,13 @@ _LIVING: tuple[tuple[Effect, str], ...] = (("stop", "stopped"), ("detach", "deta
 
 def parse_key(what: str, namespace: str | None, models: Mapping[str, type[Resource]]) -> Key:
     """``zone/zone-1``, ``vm/web``, ``vm/shop/web``: a kind by any of its names. CommandFailed."""
-    kind, *rest = what.split("/")
-    model = next((m for m in models.values() if kind.lower() in _names(m)), None)
-    if model is None or not 1 <= len(rest) <= 2 or not all(rest):
+    word, *rest = what.split("/")
+    kind = kind_named(word, models)
+    if kind is None or not 1 <= len(rest) <= 2 or not all(rest):
         known = ", ".join(sorted(m.INFO.singular for m in models.values()))
         raise CommandFailed(f"{what!r} is no KIND/NAME such as vm/web; kinds are {known}")
     place = rest[0] if len(rest) == 2 else namespace or DEFAULT_NAMESPACE
-    return Key(model.__name__, place if model.INFO.namespaced else "", rest[-1])
-
-
-def _names(model: type[Resource]) -> set[str]:
-    info = model.INFO
-    return {model.__name__.lower(), info.plural, info.singular, *info.short_names}
+    return Key(kind, place if models[kind].INFO.namespaced else "", rest[-1])
 
 
 # -- recover

@@ -108,6 +108,7 @@ def _objects(ctx: typer.Context, kind: str | None = None) -> Iterable[Mapping[st
 
 
 def _kind(word: str) -> str | None:
-    from controller.cli.tags import kind_of
+    from crds import kind_named
+    from crds import kinds as known
 
-    return kind_of(word.partition("/")[0])
+    return kind_named(word.partition("/")[0], known())

@@ -14,7 +14,7 @@ from rich.text import Text
 from controller.cli.output import CommandFailed, out, say
 from controller.errors import KumulusError
 from controller.up.kube import MERGE_PATCH, Kube, collection, find_kubeconfig, listing
-from crds import discovered, kinds
+from crds import discovered, kind_named, kinds
 from crds.tags import SEPARATOR, SystemTag
 
 COLORS = {"orange": "dark_orange", "purple": "purple", "pink": "hot_pink", "gray": "grey50"}
@@ -123,17 +123,8 @@ def in_use(objects: Iterable[Mapping[str, Any]]) -> list[Use]:
     return [uses[text] for uses in (user, system) for text in sorted(uses)]
 
 
-def kind_of(word: str) -> str | None:
-    """The kind that ``word`` names: by name, plural, singular or a short name."""
-    for kind, model in kinds().items():
-        info = model.INFO
-        if word.lower() in (kind.lower(), info.plural, info.singular, *info.short_names):
-            return kind
-    return None
-
-
 def _known_kind(word: str) -> str:
-    kind = kind_of(word)
+    kind = kind_named(word, kinds())
     if kind is None:
         raise CommandFailed(f"there is no kind {word!r}; there are: {', '.join(kinds())}")
     return kind

@@ -19,7 +19,8 @@ from controller.cli import complete, tags
 from controller.cli.app import app
 from controller.cli.output import CommandFailed
 from controller.cli.status import Wanted
-from controller.cli.tags import change_tags, changed, in_use, kind_of
+from controller.cli.tags import change_tags, changed, in_use
+from crds import kind_named, kinds
 
 VM: dict[str, Any] = {
     "kind": "VirtualMachine",
@@ -89,7 +90,7 @@ def test_a_target_is_a_kind_and_a_name() -> None:
         with pytest.raises(CommandFailed, match=said):
             change_tags(FakeKube(), target, ["x"], namespace="default", color=None, remove=False)  # type: ignore[arg-type]
     for word in ("vm", "VirtualMachine", "virtualmachines", "vms"):
-        assert kind_of(word) == "VirtualMachine"
+        assert kind_named(word, kinds()) == "VirtualMachine"
 
 
 def test_tags_in_use_are_collected() -> None:
