@@ -8,7 +8,7 @@ import fcntl
 import gc
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -31,10 +31,10 @@ from controller.clock import SystemClock
 from controller.core import Core, patiently
 from controller.errors import Terminal
 from controller.ledger.sql import SqlLedger
-from controller.plugins.catalog import Catalog, load_all
+from controller.plugins.catalog import load_all
 from controller.plugins.guarded import Observers
 from controller.plugins.served import await_kinds
-from controller.registry import Registry, RegistryError, discover
+from controller.registry import RegistryError, fitted
 from controller.settings import BadSettings, Settings
 from controller.watch.kopf_source import KopfSource
 from controller.workflow.chaos import VARIABLE, kill_point
@@ -44,7 +44,6 @@ from controller.workflow.runner import FlowEngine
 
 log = logging.getLogger(__name__)
 
-FLOWS = Path(__file__).parent / "flows"
 GC_THRESHOLD = 50_000
 PORT_FLAG = "--controller-port"
 REGISTRATION = "kumulus.dev/admission"
@@ -81,7 +80,9 @@ async def _compose(
     clock, plugins = SystemClock(), load_all()
     stack.callback(plugins.close)
     await await_kinds(plugins, api)
-    registry, flows, observers = _assemble(settings, plugins, clock)
+    registry, flows = fitted(plugins)
+    observers = plugins.observers(clock.now)
+    engine = FlowEngine(flows, observers=_at_steps(settings, observers))
     core = Core(settings, registry, api, identity, clock, on_synced=_settle_memory)
     core.on_state = observers.on_state
     certified = certificates(settings)
@@ -93,7 +94,7 @@ async def _compose(
     core.equip(
         agents=agents,
         ledger=ledger,
-        flows=flows,
+        flows=engine,
         allocators=plugins.allocators(),
         fence=agents.fence,
     )
@@ -167,26 +168,14 @@ def _secret(directory: Path) -> bytes:
         raise BadSettings(str(error)) from None
 
 
-def _assemble(
-    settings: Settings, plugins: Catalog, clock: SystemClock
-) -> tuple[Registry, FlowEngine, Observers]:
-    """Kinds, flows and observers that fit together: again as long as a plugin turns out not to."""
-    while True:
-        usable = len(plugins.usable)
-        registry = discover(plugins.plugins)
-        observers = plugins.observers(clock.now)
-        flows = _flows(settings, registry, [observers.on_step()] if observers.observers else [])
-        flows.flows = plugins.woven(flows.flows)
-        if len(plugins.usable) == usable:
-            return registry, flows, observers
-
-
-def _flows(settings: Settings, registry: Registry, observers: Sequence[Observer]) -> FlowEngine:
+def _at_steps(settings: Settings, plugins: Observers) -> list[Observer]:
+    """Who is told of each step of a flow."""
     try:
         killer = kill_point({VARIABLE: settings.kill_at or ""})
     except ValueError as error:
         raise BadSettings(str(error)) from None
-    return FlowEngine.load(FLOWS, registry.modules, [*observers, *([killer] if killer else [])])
+    found = plugins.on_step() if plugins.observers else None
+    return [observer for observer in (found, killer) if observer is not None]
 
 
 def _settle_memory() -> None:

@@ -10,17 +10,22 @@ import logging
 import pkgutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from controller.cascade.graph import CascadeCycle, Graph, UnknownTarget
-from controller.plugins.catalog import Plugin, load_all
+from controller.plugins.catalog import Catalog, Plugin, load_all
 from controller.plugins.guarded import missing_actuator
 from controller.reconcile.actuator import Actuator
+from controller.workflow.flow import Flow, collect
+from controller.workflow.loader import load
 from crds import own_kinds
 from crds.base import Resource
 
 log = logging.getLogger(__name__)
+
+FLOWS = Path(__file__).parent / "flows"
 
 
 class RegistryError(Exception):
@@ -72,6 +77,17 @@ def discover(plugins: Iterable[Plugin] = ()) -> Registry:
             registry = build([*actuators, *own], models=[*models, *theirs], modules=modules)
         actuators, models = [*actuators, *own], [*models, *theirs]
     return registry
+
+
+def fitted(plugins: Catalog) -> tuple[Registry, dict[str, Flow]]:
+    """Kinds and flows that fit together: again as long as a plugin turns out not to. Raises what
+    discover raises, and FlowError."""
+    while True:
+        usable = len(plugins.usable)
+        registry = discover(plugins.plugins)
+        flows = plugins.woven(load(FLOWS, collect(registry.modules)))
+        if len(plugins.usable) == usable:
+            return registry, flows
 
 
 def installed() -> Registry:

@@ -10,13 +10,11 @@ import yaml
 from rich.table import Table
 from rich.text import Text
 
-from controller.app import FLOWS
 from controller.cli.output import out, say
 from controller.plugins.catalog import Catalog, Plugin, load_all
-from controller.registry import discover
+from controller.registry import fitted
 from controller.up.plan import plugin_definitions
-from controller.workflow.flow import Flow, collect
-from controller.workflow.loader import load
+from controller.workflow.flow import Flow
 from crds.plugins import INTERFACE, INTERFACE_GROUP, PREFIX
 
 
@@ -42,12 +40,7 @@ def show_definitions() -> None:
 def checked() -> tuple[Catalog, dict[str, Flow]]:
     """What is installed, checked as a controller checks it at its start; and its flows."""
     catalog = load_all()
-    while True:
-        usable = len(catalog.usable)
-        registry = discover(catalog.plugins)
-        flows = catalog.woven(load(FLOWS, collect(registry.modules)))
-        if len(catalog.usable) == usable:
-            return catalog, flows
+    return catalog, fitted(catalog)[1]
 
 
 def described(plugin: Plugin) -> dict[str, object]:

@@ -20,14 +20,11 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import ModuleType
 from uuid import uuid4
 
 from controller.errors import FlowFailed, Transient, Waiting
 from controller.reconcile.actuator import Context
-from controller.workflow.flow import Flow, collect
-from controller.workflow.loader import load
+from controller.workflow.flow import Flow
 from controller.workflow.observers import FLOW_SECONDS, Observer
 from controller.workflow.run import AT_ONCE, CANCELLED, PASS_LIMIT, Memory, Run, digests, utc
 from crds.base import Resource, WorkflowFailure, WorkflowStatus
@@ -59,13 +56,6 @@ class FlowEngine:
         self._chance = chance
         self._left: OrderedDict[str, Memory] = OrderedDict()
         """By the uid of the object."""
-
-    @classmethod
-    def load(
-        cls, directory: Path, modules: Sequence[ModuleType], observers: Sequence[Observer] = ()
-    ) -> FlowEngine:
-        """The flows of ``directory`` over the steps of ``modules``. Raises FlowError."""
-        return cls(load(directory, collect(modules)), observers=observers)
 
     def forget(self, concerned: Callable[[str], bool]) -> None:
         """Another replica goes on with the runs of these uids: how far they got is not known."""

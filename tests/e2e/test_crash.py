@@ -11,17 +11,15 @@ from itertools import zip_longest
 
 import pytest
 
-from controller.app import FLOWS
-from controller.registry import discover
-from controller.workflow.flow import collect
-from controller.workflow.loader import load
+from controller.plugins.catalog import Catalog
+from controller.registry import fitted
 from tests.support.cloud import Cloud, vm_manifest
 
 pytestmark = pytest.mark.slow
 
 
 def _points(*flows: str) -> list[str]:
-    known = load(FLOWS, collect(discover([]).modules))
+    known = fitted(Catalog())[1]
     return [
         f"{flow}:{step.name}:{when}"
         for flow in flows

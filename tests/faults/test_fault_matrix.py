@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from controller.app import FLOWS
-from controller.registry import discover
-from controller.workflow.flow import Flow, collect
-from controller.workflow.loader import load
+from controller.plugins.catalog import Catalog
+from controller.registry import fitted
+from controller.workflow.flow import Flow
 from tests.faults.faults import FAULTS, CrashAndFail, Fault, LostCallback, Seen, inject
 from tests.faults.scenarios import SCENARIOS
 from tests.support.fakes import FakeAgents
 
 pytestmark = pytest.mark.looptime
 
-ALL: dict[str, Flow] = load(Path(FLOWS), collect(discover([]).modules))
+ALL: dict[str, Flow] = fitted(Catalog())[1]
 PARTS = {name for flow in ALL.values() for step in flow.steps for name in step.path}
 POINTS = [
     (flow.name, step.name) for flow in ALL.values() if flow.name not in PARTS for step in flow.steps

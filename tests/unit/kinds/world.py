@@ -10,24 +10,22 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from controller.app import FLOWS
 from controller.audit.compare import Report, compare
 from controller.audit.gather import claimed, listed, owners
 from controller.keys import Key
 from controller.kinds.trash import RECOVER_FROM
+from controller.plugins.catalog import Catalog
 from controller.queue.queue import Queues, WorkQueue
 from controller.reconcile.actuator import Context, Observations, Tuning
 from controller.reconcile.holdings import host_place, store_place
 from controller.reconcile.reconciler import Machinery, Reconciler
-from controller.registry import Registry, build, discover
+from controller.registry import Registry, build, fitted
 from controller.status.writer import StatusWriter
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
-from controller.workflow.flow import Flow, collect
-from controller.workflow.loader import load
+from controller.workflow.flow import Flow
 from controller.workflow.observers import Observer
 from controller.workflow.runner import FlowEngine
 from crds import kinds as models
@@ -44,13 +42,8 @@ NS = "default"
 
 
 @cache
-def _registry() -> Registry:
-    return discover([])
-
-
-@cache
-def _flows() -> dict[str, Flow]:
-    return load(Path(FLOWS), collect(_registry().modules))
+def _fitted() -> tuple[Registry, dict[str, Flow]]:
+    return fitted(Catalog())
 
 
 class World:
@@ -63,7 +56,7 @@ class World:
         self.observers: list[Observer] = []
         self.meddle: Callable[[dict[str, Flow]], dict[str, Flow]] = lambda flows: flows
         """Changes the flows of each controller that starts from now on."""
-        found = _registry()
+        found, _ = _fitted()
         self.store = ObjectStore(found.models, found.quiet)
         self.objects = FakeObjects(self.store, self.clock)
         self.queues, self.sharding = Queues(), Everything()
@@ -73,7 +66,7 @@ class World:
 
     def controller(self) -> None:
         """A new controller process: nothing in memory but what the API holds."""
-        fresh = _registry()
+        fresh, _ = _fitted()
         actuators = [type(actuator) for actuator in fresh.actuators.values()]
         self.registry = build(actuators, models=models().values(), modules=fresh.modules)
         self.queues = Queues()
@@ -98,7 +91,7 @@ class World:
         self.queues.start()
 
     def _engine(self) -> FlowEngine:
-        return FlowEngine(self.meddle(dict(_flows())), observers=self.observers)
+        return FlowEngine(self.meddle(dict(_fitted()[1])), observers=self.observers)
 
     def wake(self, key: Key) -> None:
         reconciler = self.reconcilers.get(key.kind)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from controller.app import FLOWS
 from controller.errors import Transient
 from controller.plugins.catalog import Catalog, load_all
 from controller.plugins.interface import Insertion
 from controller.plugins.served import await_kinds
 from controller.plugins.weave import weave
+from controller.registry import FLOWS
 from controller.registry import discover as registry_of
 from controller.workflow.flow import collect
 from controller.workflow.loader import load

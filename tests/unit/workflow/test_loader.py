@@ -11,7 +11,6 @@ import pytest
 from controller.reconcile.actuator import Actuator
 from controller.workflow.flow import DEFAULT_RETRIES, FlowError, Steps, collect
 from controller.workflow.loader import load
-from controller.workflow.runner import FlowEngine
 from controller.workflow.step import Step
 from crds.v1alpha1.zone import Zone
 
@@ -161,8 +160,8 @@ def test_two_steps_of_one_name_are_refused() -> None:
         collect([_module("kinds.extra", one, two)])
 
 
-def test_the_engine_loads_flows(tmp_path: Path) -> None:
+def test_flows_are_loaded_over_the_steps_of_modules(tmp_path: Path) -> None:
     _write(tmp_path, f=HEAD + "steps: [one]")
     one = type("One", (Step,), {"name": "one", "no_rollback": "it only looks"})
-    engine = FlowEngine.load(tmp_path, [_module("kinds.extra", one)])
-    assert list(engine.flows) == ["f"]
+    flows = load(tmp_path, collect([_module("kinds.extra", one)]))
+    assert list(flows) == ["f"]
