@@ -189,7 +189,7 @@ def certificates(settings: Settings) -> tuple[Path, CertPair]:
     """(CA certificate, the controller's certificate). Made with the CA's key where that is there;
     where it is not, they must have been put there. Raises BadSettings."""
     directory = settings.pki
-    pair = CertPair(directory / f"{tls.STEM}.crt", directory / f"{tls.STEM}.key")
+    pair = tls.pair_in(directory)
     if pair.cert.exists() and pair.key.exists() and not (directory / "ca.key").exists():
         return directory / "ca.crt", pair
     try:

@@ -33,6 +33,11 @@ EXPIRY = Gauge(
 )
 
 
+def pair_in(directory: Path) -> CertPair:
+    """Where the controller's certificate and key are, or are to be put."""
+    return CertPair(directory / f"{STEM}.crt", directory / f"{STEM}.key")
+
+
 def issue(authority: Authority, directory: Path, names: Iterable[str]) -> CertPair:
     """``controller.crt`` and ``.key`` in ``directory``. ``names``: host names and IP addresses that
     others call the controller by."""

@@ -37,7 +37,7 @@ from controller.apiserver.gates import Gates
 from controller.apiserver.http import Gate, HttpApi
 from controller.apiserver.kubeconfig import write_kubeconfig
 from controller.apiserver.registry import Registry
-from controller.apiserver.store import Store
+from controller.apiserver.store import DATABASE, Store
 from controller.apiserver.store.log import Synchronous
 from controller.apiserver.store.store import Limits
 from controller.apiserver.verbs import Verbs
@@ -111,7 +111,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
 
     Raises web.PortTaken, CorruptStore, tokens.BadTokenFile, and OSError for files.
     """
-    store = Store(config.data_dir / "apiserver.db", config.synchronous, config.limits)
+    store = Store(config.data_dir / DATABASE, config.synchronous, config.limits)
     await store.start()
     async with contextlib.AsyncExitStack() as undo:
         undo.push_async_callback(store.close)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.pki import CertPair
+from controller import tls
 from controller.agentlink.link import AgentsClient
 from controller.audit.compare import Finding, Report
 from controller.audit.read import Sources, audit
@@ -55,9 +55,7 @@ async def _audit(request: Request) -> Report:
     async def objects() -> list[dict[str, Any]]:
         return await asyncio.to_thread(listing, kube, list(registry.models.values()))
 
-    ledger = SqlLedger.inspect(
-        request.database or f"sqlite:///{layout.root.absolute() / 'ledger.sqlite'}"
-    )
+    ledger = SqlLedger.inspect(request.database or f"sqlite:///{layout.ledger.absolute()}")
     try:
         agents = _agents(request.pki_dir or layout.pki)
         try:
@@ -79,7 +77,7 @@ def _port(request: Request, layout: Layout) -> int:
 
 def _agents(pki: Path) -> AgentsClient:
     """Speaks to agents as the controller does."""
-    pair = CertPair(pki / "controller.crt", pki / "controller.key")
+    pair = tls.pair_in(pki)
     missing = [str(path) for path in (pki / "ca.crt", pair.cert, pair.key) if not path.exists()]
     if missing:
         raise CommandFailed(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from controller.apiserver.store import DATABASE
 from controller.apiserver.store import backup as copies
 from controller.apiserver.store.lock import StoreInUse
 from controller.apiserver.store.schema import CorruptStore
 from controller.cli.output import CommandFailed, say, shown
 from controller.up import state
 from controller.up.layout import Layout
-
-DATABASE = "apiserver.db"
 
 
 def back_up(data_dir: Path, target: Path) -> None:

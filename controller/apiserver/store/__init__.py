@@ -6,7 +6,11 @@ from controller.apiserver.store.memory import Change, ChangeType, ObjectKey
 from controller.apiserver.store.schema import CorruptStore
 from controller.apiserver.store.store import Store, StoreFailure, Subscription
 
+DATABASE = "apiserver.db"
+"""What the file is called in a server's data directory."""
+
 __all__ = [
+    "DATABASE",
     "Change",
     "ChangeType",
     "CorruptStore",
