@@ -16,12 +16,13 @@ from typing import Literal
 
 from agents.wire import Facts, Ping
 from controller.agentlink.client import Endpoint
+from controller.clock import utc
 from controller.errors import FlowFailed, Terminal
 from controller.keys import Key
 from controller.kinds.availability import inherited
 from controller.kinds.heartbeat import Heartbeat, forget_host, record_ping
 from controller.kinds.primary_storage import STORAGE, serves
-from controller.kinds.support import host_endpoint, key_of, utc, wake_unscheduled
+from controller.kinds.support import host_endpoint, key_of, wake_unscheduled
 from controller.ledger.base import Pool
 from controller.reconcile.actuator import Actuator, Context, Outcome, Store
 from controller.reconcile.holdings import LEDGER, POOLS, Holding

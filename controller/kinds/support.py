@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterable
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from agents.wire import Role, VmResult, Wire
@@ -53,10 +52,6 @@ def digest(*parts: str, length: int = 10) -> str:
 def jitter(seed: str, share: float = 0.1) -> float:
     """A factor around 1 that spreads equal intervals of many objects."""
     return 1 + share * (int(digest(seed, length=8), 16) / 2**31 - 1)
-
-
-def utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(int(seconds), UTC)
 
 
 def exact_quantity(size: int) -> str:

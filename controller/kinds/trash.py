@@ -31,9 +31,10 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from controller.clock import utc
 from controller.errors import Terminal, Transient
 from controller.keys import Key
-from controller.kinds.support import RETRY_FAILED, digest, key_of, utc
+from controller.kinds.support import RETRY_FAILED, digest, key_of
 from controller.kinds.vm_model import VM_UID
 from controller.reconcile.actuator import Context
 from controller.rights import on

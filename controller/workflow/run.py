@@ -9,8 +9,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 
+from controller.clock import utc
 from controller.errors import KumulusError, Terminal, Transient, Waiting
 from controller.reconcile.actuator import Context
 from controller.workflow.backoff import DEFAULT
@@ -407,7 +407,3 @@ def _foremost(errors: Sequence[BaseException]) -> BaseException:
         if others or found:
             return (others or found)[0]
     return min(errors, key=lambda e: getattr(e, "retry_after", None) or float("inf"))
-
-
-def utc(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)

@@ -22,11 +22,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from uuid import uuid4
 
+from controller.clock import utc
 from controller.errors import FlowFailed, Transient, Waiting
 from controller.reconcile.actuator import Context
 from controller.workflow.flow import Flow
 from controller.workflow.observers import FLOW_SECONDS, Observer
-from controller.workflow.run import AT_ONCE, CANCELLED, PASS_LIMIT, Memory, Run, digests, utc
+from controller.workflow.run import AT_ONCE, CANCELLED, PASS_LIMIT, Memory, Run, digests
 from crds.base import Resource, WorkflowFailure, WorkflowStatus
 
 _REMEMBERED = 100_000
