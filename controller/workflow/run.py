@@ -401,9 +401,11 @@ def _digest(wire: object, path: str) -> str:
 def _foremost(errors: Sequence[BaseException]) -> BaseException:
     """What ends a pass in which several branches did not get through: whatever is no error of
     theirs, a failure, an error to be repeated, and only then a pause (the shortest)."""
-    for kind in (_StepFailed, Transient):
-        found = [error for error in errors if isinstance(error, kind)]
-        others = [e for e in errors if not isinstance(e, _StepFailed | Transient | Waiting)]
-        if others or found:
-            return (others or found)[0]
+    ours = (_StepFailed, Transient, Waiting)
+    others = [error for error in errors if not isinstance(error, ours)]
+    failures = [error for error in errors if isinstance(error, _StepFailed)]
+    repeated = [error for error in errors if isinstance(error, Transient)]
+    worse = [*others, *failures, *repeated]
+    if worse:
+        return worse[0]
     return min(errors, key=lambda e: getattr(e, "retry_after", None) or float("inf"))
