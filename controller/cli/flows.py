@@ -12,9 +12,9 @@ from rich.tree import Tree
 
 from controller.cli.output import CommandFailed, columns, out, say
 from controller.cli.plugins import checked
-from controller.registry import discover
 from controller.up.kube import Kube, find_kubeconfig, listing
 from controller.workflow.flow import DEFAULT_RETRIES, Flow, FlowError, PlannedStep, Stage
+from crds import kinds
 
 
 def show_flows(name: str | None, *, as_json: bool) -> None:
@@ -37,7 +37,7 @@ def show_running(kubeconfig: Path | None, data_dir: Path, namespace: str | None)
     kube = Kube(find_kubeconfig(kubeconfig, data_dir))
     rows = [
         _running(each)
-        for each in listing(kube, discover().models.values())
+        for each in listing(kube, kinds().values())
         if each.get("status", {}).get("workflow")
         and namespace in (None, each["metadata"].get("namespace"))
     ]
