@@ -70,12 +70,8 @@ class Options:
     @property
     def controllers(self) -> dict[str, int]:
         """Names and ports, in order."""
-        return {
-            "controller" if number == 1 else f"controller-{number}": self.controller_port
-            + number
-            - 1
-            for number in range(1, self.replicas + 1)
-        }
+        names = ["controller", *(f"controller-{n}" for n in range(2, self.replicas + 1))]
+        return {name: port for port, name in enumerate(names, self.controller_port)}
 
     @property
     def layout(self) -> Layout:
