@@ -9,7 +9,7 @@ admission is ignored, and the object's Ready condition says so.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -125,12 +125,6 @@ def read_all(
         else:
             found.append(one)
     return found, wrong
-
-
-def problems(kind: str, spec: BaseSpec, known: Known | None = None) -> Iterator[tuple[str, str]]:
-    """(path below spec, what is wrong with the system tag there)."""
-    for index, why in read_all(kind, spec, known)[1]:
-        yield f"systemTags[{index}]", why
 
 
 def all_of(obj: Resource, name: str) -> list[Mapping[str, str]]:

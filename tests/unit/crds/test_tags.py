@@ -22,7 +22,6 @@ from crds.tags import (
     matches,
     named,
     one_of,
-    problems,
     read_all,
     remarks,
 )
@@ -47,7 +46,7 @@ def vm(*tags: str, **more: Any) -> VirtualMachine:
 
 
 def wrong(*tags: str, **more: Any) -> list[str]:
-    return [why for _, why in problems("VirtualMachine", vm(*tags, **more).spec)]
+    return [why for _, why in read_all("VirtualMachine", vm(*tags, **more).spec)[1]]
 
 
 def test_the_built_in_tags_are_declared_with_their_patterns() -> None:
@@ -95,9 +94,9 @@ def test_what_is_wrong_is_said_with_the_fix(tag: str, said: str) -> None:
 )
 def test_tags_that_contradict_each_other(tags: tuple[str, ...], said: str) -> None:
     found = vm(*tags)
-    ((path, why),) = problems("VirtualMachine", found.spec)
-    assert path == "systemTags[1]" and said in why
-    assert len(read_all("VirtualMachine", found.spec)[0]) == 1, "the first one holds"
+    held, ((place, why),) = read_all("VirtualMachine", found.spec)
+    assert place == 1 and said in why
+    assert len(held) == 1, "the first one holds"
     assert remarks(found) == [f"ignored: {why}"]
 
 
@@ -112,8 +111,8 @@ def test_a_tag_is_for_some_kinds() -> None:
                   "systemTags": ["bootMode::UEFI", "ephemeral"]}}
     )  # fmt: skip
     assert one_of(image, "bootMode") == {"mode": "UEFI"}
-    ((path, why),) = problems("Image", image.spec)
-    assert path == "systemTags[1]" and "is for VirtualMachine, not for Image" in why
+    ((place, why),) = read_all("Image", image.spec)[1]
+    assert place == 1 and "is for VirtualMachine, not for Image" in why
 
 
 def test_two_declarations_of_one_name_cannot_be() -> None:
