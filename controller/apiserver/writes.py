@@ -68,7 +68,6 @@ class Outcome:
     created: bool = False
     deleted: bool = False
     metadata: Wire = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
 
 
 class Found(NamedTuple):
