@@ -18,6 +18,7 @@ from common.pki import client_context
 from controller.up import apply, plan, state
 from controller.up.kube import Kube, listing
 from controller.up.layout import Layout
+from controller.up.options import LOOPBACK, Options
 from controller.up.process import Usage, usage
 from controller.up.view import row
 from crds import kinds
@@ -49,7 +50,7 @@ def cloud(hosts: int) -> Iterator[Cloud]:
     """Start a cloud, make its infrastructure ready, and take it down in the end."""
     root = Path(tempfile.mkdtemp(prefix="kumulus-bench-"))
     api, agents, controller = free_ports(3)
-    options = plan.Options(root, api, agents, controller, hosts, log_level="warning")
+    options = Options(root, api, agents, controller, hosts, log_level="warning")
     try:
         _kumulus("up", "--no-quickstart", *options.flags())
         kube = Kube(options.layout.kubeconfig)
@@ -57,7 +58,7 @@ def cloud(hosts: int) -> Iterator[Cloud]:
         yield Cloud(
             options.layout, kube, options.server,
             client_context(options.layout.pki / "ca.crt", plan.admin_pair(options.layout)),
-            machine, f"https://{plan.LOOPBACK}:{controller}/metrics",
+            machine, f"https://{LOOPBACK}:{controller}/metrics",
         )  # fmt: skip
     finally:
         _kumulus("down", "--data-dir", str(root))
@@ -69,7 +70,7 @@ def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
-            each.bind((plan.LOOPBACK, 0))
+            each.bind((LOOPBACK, 0))
         return [each.getsockname()[1] for each in sockets]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from controller.up.plan import ApiOptions
+from controller.up.options import ApiOptions
 
 
 class Level(StrEnum):
@@ -48,15 +50,15 @@ BodyLimit = Annotated[
 
 
 def api_options(
-    token_file: Path | None,
-    audit_log: Path | None,
-    audit_level: Level | None,
-    synchronous: Synchronous | None,
-    body_limit: int | None,
+    *,
+    token_file: TokenFile = None,
+    audit_log: AuditLog = None,
+    audit_level: AuditLevel = None,
+    synchronous: Sync = None,
+    body_limit: BodyLimit = None,
 ) -> ApiOptions:
     """Raises CommandFailed for what can be seen to be wrong before anything starts."""
     from controller.cli.output import CommandFailed  # noqa: PLC0415 `kumulus --help` is quick
-    from controller.up.plan import ApiOptions  # noqa: PLC0415
 
     if token_file is not None and not token_file.is_file():
         raise CommandFailed(f"there is no file {token_file}; correct --token-file")
@@ -69,3 +71,20 @@ def api_options(
         synchronous.value if synchronous else None,
         body_limit,
     )
+
+
+_OPTIONS = inspect.signature(api_options, eval_str=True).parameters
+
+
+def takes_api_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` as typer reads it: with these options, which it gets together, as ``api``."""
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        mine = {name: given.pop(name) for name in _OPTIONS}
+        command(**given, api=api_options(**mine))
+
+    read = inspect.signature(command, eval_str=True)
+    others = [each for name, each in read.parameters.items() if name != "api"]
+    run.__signature__ = read.replace(parameters=[*others, *_OPTIONS.values()])  # type: ignore[attr-defined]
+    return run

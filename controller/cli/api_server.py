@@ -20,7 +20,7 @@ from controller.cli.output import CommandFailed
 from controller.up.process import die_with_parent
 
 if TYPE_CHECKING:
-    from controller.up.plan import ApiOptions
+    from controller.up.options import ApiOptions
 
 
 class LaterJudge:

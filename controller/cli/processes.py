@@ -13,11 +13,12 @@ from common.web import PortTaken
 from controller.cli.output import CommandFailed
 from controller.settings import BadSettings, Settings
 from controller.up import plan, state
+from controller.up.options import Options
 from controller.up.process import Process, die_with_parent
 from controller.up.supervisor import Supervisor
 
 
-def supervise(options: plan.Options) -> None:
+def supervise(options: Options) -> None:
     """Be the supervisor until SIGTERM. Raises CommandFailed if another one has the lock."""
     die_with_parent()
     logs.configure(options.log_level)

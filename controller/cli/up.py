@@ -22,7 +22,7 @@ from controller.cli.status import rows, table
 from controller.up import apply, plan, state
 from controller.up.kube import ApiError, Kube
 from controller.up.layout import Layout
-from controller.up.plan import Options
+from controller.up.options import LOOPBACK, Options
 from controller.up.process import SUPERVISED
 from controller.up.progress import Key, Lines, Reporter, explain, wait_ready
 from controller.up.view import Row
@@ -164,7 +164,7 @@ def _wait_for_controller(options: Options, supervisor: subprocess.Popen[bytes]) 
     layout = options.layout
     tls = client_context(layout.pki / "ca.crt", None)
     for name, port in options.controllers.items():
-        url = f"https://{plan.LOOPBACK}:{port}/readyz"
+        url = f"https://{LOOPBACK}:{port}/readyz"
         for _ in _until(START_SECONDS, layout, supervisor, name):
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(url, timeout=plan.PROBE_SECONDS, context=tls).close()

@@ -15,7 +15,7 @@ from controller.cli import api_server, processes, up
 from controller.cli.app import app
 from controller.cli.output import CommandFailed
 from controller.up import plan
-from controller.up.plan import ApiOptions, Options
+from controller.up.options import ApiOptions, Options
 
 
 @pytest.fixture

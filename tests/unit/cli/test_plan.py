@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from controller.up import plan
+from controller.up.options import Options
 
 
 def test_the_quickstart_has_as_many_hosts_as_asked_for() -> None:
@@ -26,7 +27,7 @@ def test_the_quickstart_has_as_many_hosts_as_asked_for() -> None:
 
 
 def test_prepare_makes_everything_and_again_changes_nothing(tmp_path: Path) -> None:
-    options = plan.Options(tmp_path / "cloud", hosts=2)
+    options = Options(tmp_path / "cloud", hosts=2)
     plan.prepare(options)
     assert (tmp_path / "cloud").stat().st_mode & 0o777 == 0o700
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -42,16 +43,16 @@ def test_a_taken_port_is_named_with_its_flag_and_holder(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        free = plan.Options(tmp_path, _free(), _free(), _free())
+        free = Options(tmp_path, _free(), _free(), _free())
         assert plan.taken_port(free) is None
-        words = plan.taken_port(plan.Options(tmp_path, _free(), port, _free()))
+        words = plan.taken_port(Options(tmp_path, _free(), port, _free()))
     assert words is not None
     assert f"port {port} is taken by pid " in words
     assert words.endswith("choose another port with --agent-port")
 
 
 def test_flags_say_the_options(tmp_path: Path) -> None:
-    flags = plan.Options(tmp_path, 1, 2, 3, hosts=4, log_level="debug").flags()
+    flags = Options(tmp_path, 1, 2, 3, hosts=4, log_level="debug").flags()
     assert dict(zip(flags[::2], flags[1::2], strict=True)) == {
         "--data-dir": str(tmp_path), "--api-port": "1", "--agent-port": "2",
         "--controller-port": "3", "--hosts": "4", "--log-level": "debug", "--replicas": "1",
@@ -59,7 +60,7 @@ def test_flags_say_the_options(tmp_path: Path) -> None:
 
 
 def test_replicas_share_all_but_identity_and_port(tmp_path: Path) -> None:
-    options = plan.Options(tmp_path, 1, 2, 7071, replicas=3)
+    options = Options(tmp_path, 1, 2, 7071, replicas=3)
     plan.prepare(options)
     controllers = [child for child in plan.children(options) if "run" in child.command]
     assert [child.name for child in controllers] == ["controller", "controller-2", "controller-3"]
