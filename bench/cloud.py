@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from controller.up.options import LOOPBACK, Options
 from controller.up.process import Usage, usage
 from controller.up.view import row
 from crds import kinds
+from tests.support.ports import free_ports
 
 READY_SECONDS = 120.0
 SUBNET = {"cidr": "10.64.0.0/16", "gateway": "10.64.0.1"}
@@ -63,15 +63,6 @@ def cloud(hosts: int) -> Iterator[Cloud]:
     finally:
         _kumulus("down", "--data-dir", str(root))
         shutil.rmtree(root, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _infrastructure(kube: Kube, hosts: int) -> apply.Manifest:

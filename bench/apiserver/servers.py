@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.apiserver.wire import Address
-from bench.cloud import free_ports
 from controller.up.process import usage
 from tests.conformance.client import Cluster
 from tests.support import reference
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 120.0
@@ -60,7 +60,7 @@ class Embedded:
 
     directory: Path
     name: str = "embedded"
-    port: int = field(default_factory=lambda: free_ports(1)[0])
+    port: int = field(default_factory=free_port)
     _process: subprocess.Popen[bytes] | None = None
 
     @property

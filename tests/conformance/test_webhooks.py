@@ -6,7 +6,6 @@ https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-con
 from __future__ import annotations
 
 import itertools
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.conformance.client import Cluster, Reply
 from tests.conformance.conftest import Widgets
+from tests.support.ports import free_port
 from tests.support.webhook import Answer, Webhook, allow, deny, patch, running_webhook
 
 API = "/apis/admissionregistration.k8s.io/v1"
@@ -426,14 +426,8 @@ def test_built_in_kinds_are_admitted_too(
 # Failures
 
 
-def _closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_absent_webhook_fails_the_request(configure: Configure, widgets: Widgets) -> None:
-    client = {"url": f"https://127.0.0.1:{_closed_port()}/x"}
+    client = {"url": f"https://127.0.0.1:{free_port()}/x"}
     configure("Validating", clientConfig=client, await_path=False)
     _settle(lambda: widgets.cluster.post(widgets.path, widgets.make("x"), dryRun="All").code == 500)
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -443,7 +437,7 @@ def test_an_absent_webhook_fails_the_request(configure: Configure, widgets: Widg
 
 
 def test_failures_can_be_ignored(configure: Configure, widgets: Widgets) -> None:
-    client = {"url": f"https://127.0.0.1:{_closed_port()}/x"}
+    client = {"url": f"https://127.0.0.1:{free_port()}/x"}
     configure("Validating", clientConfig=client, failurePolicy="Ignore", await_path=False)
     configure("Validating")
     widgets.create("x")

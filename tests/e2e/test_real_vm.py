@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 
 from agents.drivers.base import AgentId
-from tests.support.cloud import Cloud, Object, free_port, wait_for
+from tests.support.cloud import Cloud, Object, wait_for
 from tests.support.guest import GuestUnavailable, build_guest
 from tests.support.hypervisor import RealHost, hypervisor, why_not
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 HOST, STORE, VM = "kvm-1", "real-images", "guest"

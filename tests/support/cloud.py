@@ -33,6 +33,7 @@ from controller.sharding.ring_object import CONFIG_MAPS, CONTENT, NAME
 from controller.up.layout import Layout
 from controller.up.plan import rights_manifests
 from crds import kinds
+from tests.support.ports import free_port, free_ports
 
 REPO = Path(__file__).parents[2]
 CRDS = REPO / "crds" / "manifests"
@@ -41,13 +42,6 @@ HOSTS = ("host-1", "host-2", "host-3")
 """The quickstart's."""
 T = TypeVar("T")
 Object = dict[str, Any]
-
-
-def free_port() -> int:
-    """A loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
@@ -97,7 +91,7 @@ class Cloud:
     def __post_init__(self) -> None:
         self.layout = Layout(self.root / "data")
         self.layout.make()
-        self.api_port, self.agent_port, self.controller_port = (free_port() for _ in range(3))
+        self.api_port, self.agent_port, self.controller_port = free_ports(3)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.authority = Authority.create(self.layout.pki)
         self._admin = self.authority.issue(

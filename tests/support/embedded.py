@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,10 @@ from controller.up.kube import Kube, collection, listing
 from controller.up.layout import Layout
 from controller.up.view import Row, row
 from crds import kinds
+from tests.support.ports import free_ports
 
 REPOSITORY = Path(__file__).parents[2]
+PORT_FLAGS = ("--api-port", "--agent-port", "--controller-port")
 
 
 @dataclass
@@ -84,19 +85,16 @@ class Cloud:
 @contextlib.contextmanager
 def cloud(root: Path, **env: str) -> Iterator[Cloud]:
     """A cloud that is not up yet; whatever the test did with it, it is down afterwards."""
-    found = Cloud(root, free_ports("--api-port", "--agent-port", "--controller-port"), dict(env))
+    found = Cloud(root, ports(), dict(env))
     try:
         yield found
     finally:
         found.down()
 
 
-def free_ports(*flags: str) -> dict[str, int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in flags]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return {flag: each.getsockname()[1] for flag, each in zip(flags, sockets, strict=True)}
+def ports() -> dict[str, int]:
+    """A free port for each flag of ``kumulus up`` that wants one."""
+    return dict(zip(PORT_FLAGS, free_ports(len(PORT_FLAGS)), strict=True))
 
 
 def kubectl() -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import pymysql
 import pytest
+
+from tests.support.ports import free_port
 
 SERVER, INSTALL = "mariadbd", "mariadb-install-db"
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/bin"))
@@ -98,7 +99,7 @@ def mariadb() -> Iterator[MariaDb]:
             ],
             check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120,
         )  # fmt: skip
-        server = MariaDb(directory, _free_port())
+        server = MariaDb(directory, free_port())
         try:
             server.start()
             yield server
@@ -114,9 +115,3 @@ def _program(name: str) -> str:
 
 def _as_root() -> list[str]:
     return ["--user=root"] if os.geteuid() == 0 else []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

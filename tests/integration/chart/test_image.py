@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.embedded import REPOSITORY, free_ports
+from tests.support.embedded import REPOSITORY, ports
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 USER = "65532"
@@ -79,8 +79,7 @@ def test_the_image_runs_a_cloud_as_its_user(roots: tuple[Path, Path]) -> None:
 
     assert enter(image, "kumulus", "--version", user=USER).startswith("kumulus ")
     home = "/var/lib/kumulus"
-    flags = [f"{flag}={port}" for flag, port in free_ports(
-        "--api-port", "--agent-port", "--controller-port").items()]  # fmt: skip
+    flags = [f"{flag}={port}" for flag, port in ports().items()]
     script = 'cd "$1"; shift; kumulus up "$@" && kumulus status && kumulus down'
     said = enter(image, "sh", "-c", script, "sh", home, "--hosts=1", *flags, user=USER)
     assert re.search(r"web-1 .*Running", said), said[-2000:]

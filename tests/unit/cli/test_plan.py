@@ -9,6 +9,7 @@ import yaml
 
 from controller.up import plan
 from controller.up.options import Options
+from tests.support.ports import free_port, free_ports
 
 
 def test_the_quickstart_has_as_many_hosts_as_asked_for() -> None:
@@ -43,9 +44,9 @@ def test_a_taken_port_is_named_with_its_flag_and_holder(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        free = Options(tmp_path, _free(), _free(), _free())
+        free = Options(tmp_path, *free_ports(3))
         assert plan.taken_port(free) is None
-        words = plan.taken_port(Options(tmp_path, _free(), port, _free()))
+        words = plan.taken_port(Options(tmp_path, free_port(), port, free_port()))
     assert words is not None
     assert f"port {port} is taken by pid " in words
     assert words.endswith("choose another port with --agent-port")
@@ -69,9 +70,3 @@ def test_replicas_share_all_but_identity_and_port(tmp_path: Path) -> None:
     assert len({each["--data-dir"] for each in given}) == 3
     assert len({each["--pki-dir"] for each in given}) == 1
     assert {each["--database"] for each in given} == {f"sqlite:///{tmp_path / 'ledger.sqlite'}"}
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
