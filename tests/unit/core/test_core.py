@@ -17,29 +17,18 @@ from controller.events import BURST, EventRecorder
 from controller.keys import Key
 from controller.watch.base import Change
 from crds.base import ObjectMeta
-from crds.refs import ObjectRef
 from tests.unit.core.fakes import (
     WORLD,
-    Branch,
-    BranchSpec,
     FakeApi,
     FakeSource,
     Leaf,
     LoopClock,
-    Trunk,
     in_virtual_time,
     running,
 )
+from tests.unit.core.toys import branch, trunk
 
 T1, B1 = Key("Trunk", "", "t1"), Key("Branch", "", "b1")
-
-
-def trunk(name: str = "t1") -> Trunk:
-    return Trunk(metadata=ObjectMeta(name=name))
-
-
-def branch(name: str = "b1", of: str = "t1") -> Branch:
-    return Branch(metadata=ObjectMeta(name=name), spec=BranchSpec(trunk=ObjectRef(name=of)))
 
 
 @pytest.mark.looptime

@@ -7,33 +7,15 @@ import pytest
 from controller.errors import Exhausted, Terminal, Transient, Waiting
 from controller.keys import Key
 from controller.reconcile.actuator import Outcome
-from crds.base import FINALIZER, ObjectMeta
-from crds.refs import ObjectRef
+from crds.base import FINALIZER
 from tests.unit.core.fakes import (
     WORLD,
-    Branch,
-    BranchSpec,
-    Leaf,
-    LeafSpec,
-    Trunk,
     running,
 )
+from tests.unit.core.toys import branch, leaf, trunk
 
 pytestmark = pytest.mark.looptime
 T1, B1, L1 = Key("Trunk", "", "t1"), Key("Branch", "", "b1"), Key("Leaf", "ns", "l1")
-
-
-def trunk(name: str = "t1") -> Trunk:
-    return Trunk(metadata=ObjectMeta(name=name))
-
-
-def branch(name: str = "b1", of: str = "t1") -> Branch:
-    return Branch(metadata=ObjectMeta(name=name), spec=BranchSpec(trunk=ObjectRef(name=of)))
-
-
-def leaf(name: str = "l1", namespace: str = "ns", **refs: str) -> Leaf:
-    spec = LeafSpec(**{field: ObjectRef(name=target) for field, target in refs.items()})
-    return Leaf(metadata=ObjectMeta(name=name, namespace=namespace), spec=spec)
 
 
 async def test_a_new_object_becomes_ready_with_two_writes() -> None:
