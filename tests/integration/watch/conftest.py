@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.client import Api
-from tests.integration.core.conftest import _define, _empty
+from tests.integration.toys import toy_api
 from tests.support.apiserver import embedded_cluster
 from tests.support.reference import reference_cluster
 
@@ -22,10 +22,5 @@ def server(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture
 async def api(server: Path) -> AsyncIterator[Api]:
-    api = await Api.connect(server)
-    try:
-        await _define(api)
-        yield api
-        await _empty(api)
-    finally:
-        await api.close()
+    async with toy_api(server) as found:
+        yield found
