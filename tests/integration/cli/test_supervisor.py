@@ -7,7 +7,7 @@ import contextlib
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from controller.up import state, supervisor
 from controller.up.layout import Layout
 from controller.up.process import Process
 from controller.up.supervisor import Child, Supervisor
+from tests.support.waiting import until
 
 SLEEPER = (sys.executable, "-c", "import time; print('awake', flush=True); time.sleep(60)")
 DEAF = (
@@ -57,12 +58,6 @@ async def supervising(layout: Layout, *children: Child) -> AsyncIterator[Supervi
     finally:
         running.stopping.set()
         await asyncio.wait_for(task, 20)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 def child_of(layout: Layout, name: str) -> Process | None:

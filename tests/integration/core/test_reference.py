@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from controller.watch.kopf_source import KopfSource
 from controller.watch.store import ObjectStore
 from crds.base import FINALIZER, ObjectMeta, Resource
 from crds.refs import ObjectRef
+from tests.support.waiting import until
 from tests.unit.core.fakes import (
     MODELS,
     WORLD,
@@ -60,12 +61,6 @@ async def put(api: Api, obj: Resource) -> dict[str, Any]:
     body.pop("status", None)
     resource = resource_of(BY_NAME[obj.kind])
     return await api.create(resource, obj.metadata.namespace or "", body)
-
-
-async def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not what():
-            await asyncio.sleep(0.01)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -217,12 +217,3 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what the other end of a socket is about to do; five seconds at most."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.005)
-    assert condition()

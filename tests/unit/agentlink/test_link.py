@@ -20,6 +20,7 @@ from controller.agentlink.client import Endpoint
 from controller.agentlink.link import AgentsClient
 from controller.agentlink.transport import Limits
 from controller.errors import AgentFailed, AgentUnreachable, OperationPending, Transient
+from tests.support.waiting import until
 from tests.unit.agentlink.fake_agent import (
     OWNER,
     QUICK,
@@ -28,7 +29,6 @@ from tests.unit.agentlink.fake_agent import (
     cloud,
     cut,
     hang,
-    until,
     unused_port,
 )
 

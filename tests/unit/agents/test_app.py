@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +26,7 @@ from tests.support.agents import (
     controller_pair,
     simulated_agents,
 )
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -38,14 +39,6 @@ async def agents(tmp_path: Path) -> AsyncIterator[SimulatedAgents]:
 async def sink(agents: SimulatedAgents) -> AsyncIterator[CallbackSink]:
     async with callback_sink(agents.authority) as running:
         yield running
-
-
-async def until(check: Callable[[], Awaitable[Any]], seconds: float = 10.0) -> Any:
-    """What ``check`` answers once that is true."""
-    async with asyncio.timeout(seconds):
-        while not (found := await check()):
-            await asyncio.sleep(0.01)
-        return found
 
 
 async def ended(agents: SimulatedAgents, name: str, id: str) -> dict[str, Any]:

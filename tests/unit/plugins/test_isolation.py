@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from controller.reconcile.actuator import Actuator, Context, Outcome
 from controller.registry import build
 from controller.settings import Settings
 from crds.base import ObjectMeta, Resource
+from tests.support.waiting import until
 from tests.unit.core.fakes import WORLD, FakeApi, FakeSource, Leaf, LeafActuator, LoopClock, Trunk
 
 LONG = 60.0
@@ -98,12 +99,6 @@ def toy_room(monkeypatch: pytest.MonkeyPatch) -> Any:
     found = Room("bad", Limits(stall=0.5))
     yield found
     found.close()
-
-
-async def until(what: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LONG):
-        while not what():
-            await asyncio.sleep(0.01)
 
 
 def failures(what: str) -> float:

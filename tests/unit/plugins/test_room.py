@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client import REGISTRY
@@ -18,6 +17,7 @@ from prometheus_client import REGISTRY
 from controller.errors import Terminal, Waiting
 from controller.plugins import room as rooms
 from controller.plugins.room import Limits, PluginBusy, PluginFailed, Room
+from tests.support.waiting import until
 
 LONG = 60.0
 
@@ -36,12 +36,6 @@ def room(monkeypatch: pytest.MonkeyPatch) -> Iterator[Room]:
 def failures(what: str) -> float:
     labels = {"plugin": "toy", "what": what}
     return REGISTRY.get_sample_value("kumulus_plugin_failures_total", labels) or 0.0
-
-
-async def until(what: Callable[[], Any]) -> None:
-    async with asyncio.timeout(LONG):
-        while not what():
-            await asyncio.sleep(0.01)
 
 
 async def test_work_is_done_in_a_thread_of_its_own(room: Room) -> None:
