@@ -20,6 +20,7 @@ from controller.agentlink.client import Endpoint
 from controller.agentlink.link import AgentsClient
 from controller.agentlink.transport import Limits
 from controller.errors import AgentFailed, AgentUnreachable, OperationPending, Transient
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from tests.unit.agentlink.fake_agent import (
     OWNER,
@@ -29,7 +30,6 @@ from tests.unit.agentlink.fake_agent import (
     cloud,
     cut,
     hang,
-    unused_port,
 )
 
 ARGS = VmArgs(name="vm", namespace="default", cpu=1, memory=2**30, disks=[])
@@ -305,7 +305,7 @@ async def test_a_cut_connection_is_tried_once_more(world: Cloud) -> None:
 
 
 async def test_nobody_listens(world: Cloud) -> None:
-    nobody = Endpoint("host-1", "host", "127.0.0.1", unused_port())
+    nobody = Endpoint("host-1", "host", "127.0.0.1", free_port())
     with pytest.raises(AgentUnreachable, match="refuses connections; is the agent running"):
         await world.client.ping(nobody)
 
