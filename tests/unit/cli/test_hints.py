@@ -30,7 +30,8 @@ def test_commands_fit_what_there_is() -> None:
 
 def test_a_missing_kubectl_is_said() -> None:
     steps = next_steps([WEB], kumulus="kumulus", kubectl=None)
-    assert all("not installed" in purpose for step, purpose in steps if "kubectl" in step)
+    asked = [purpose for step, purpose in steps if "kubectl" in step]
+    assert asked and all("not installed" in purpose for purpose in asked)
 
 
 def test_programs_are_named_as_they_can_be_called(

@@ -64,11 +64,10 @@ async def test_each_object_is_looked_at_by_its_owner_alone(api: FakeApi) -> None
         WORLD.looks.clear()
         for key in LEAVES:
             poke(api, key, "x")
-        for each in (one, two):
-            assert all(len(queue._ready) == 0 for queue in each.queues._queues.values())
         await asyncio.sleep(2)
         assert sorted(WORLD.looks) == sorted(LEAVES), "once each"
         for each in (one, two):
+            assert all(len(queue._ready) == 0 for queue in each.queues._queues.values())
             note = each.member.journal.note
             entries = [each.store.entry(key) for key in LEAVES]
             assert note.keys == sum(bool(e) and each.member.owns(e.uid) for e in entries if e)
