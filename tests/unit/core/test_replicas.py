@@ -37,6 +37,7 @@ async def core(
     finally:
         stopping.set()
         await asyncio.wait_for(task, 60)
+    assert WORLD.overlaps == []
 
 
 @pytest.fixture
@@ -124,7 +125,6 @@ def _raw(core: Core, key: Key) -> bytes:
 
 @VIRTUAL
 async def test_work_under_way_is_ended_before_another_begins(api: FakeApi) -> None:
-    """The toy actuators assert that no two work on one object."""
     rng = random.Random(3)
     for key in LEAVES:
         WORLD.delays[key] = rng.choice((0.01, 0.2, 5.0, 60.0))
