@@ -62,7 +62,7 @@ def table(results: list[Result], hosts: int) -> Table:
         "API server CPU-ms/VM",
         "agents CPU-ms/VM",
     ):
-        shown.add_column(column, justify="right")  # fmt: skip
+        shown.add_column(column, justify="right")
     for each in results:
         shown.add_row(
             f"{each.machines:,}", f"{each.seconds:.2f}", f"{each.machines / each.seconds:.1f}",

@@ -77,7 +77,7 @@ def conditions() -> list[dict[str, Any]]:
 
 
 def meta(kind: str, name: str, number: int, version: int) -> dict[str, Any]:
-    owned = {
+    owned: dict[str, Any] = {
         "f:status": {"f:conditions": {}, "f:disks": {}, "f:hostRef": {}, "f:ip": {}, "f:nics": {}}
     }
     return {

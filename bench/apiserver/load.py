@@ -13,13 +13,15 @@ from typing import Any
 import orjson
 
 from bench.apiserver.servers import Server
-from bench.apiserver.wire import Address, Connection, Watcher, request
+from bench.apiserver.wire import TIMEOUT_SECONDS, Address, Connection, Watcher, request
 
 GROUP = "bench.kumulus.dev"
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 PATH = f"/apis/{GROUP}/v1/namespaces/default/parts"
 MERGE_PATCH = "application/merge-patch+json"
 FILL_CONNECTIONS = 64
+BATCH_SECONDS = 600.0
+"""How long one measurement may take: a limit for each request would cost what is measured."""
 LISTED = 10_000
 LISTS = 5
 WATCHERS = 200
@@ -168,8 +170,8 @@ class Load:
     def __init__(self, server: Server, address: Address) -> None:
         self._server, self._address = server, address
 
-    async def requests(self, name: str, data: Sequence[bytes], connections: int) -> Rate:
-        """Send all of ``data`` over so many connections."""
+    async def requests(self, data: Sequence[bytes], connections: int) -> Rate:
+        """Send all of ``data`` over so many connections. Raises TimeoutError, Failed."""
         opened = await self._open(connections)
         await asyncio.gather(*(each.ask(request("GET", "/version")) for each in opened))
         left = iter(data)
@@ -179,7 +181,8 @@ class Load:
                 await connection.ask(each)
 
         cpu, own, began = self._server.cpu(), time.process_time(), time.perf_counter()
-        await asyncio.gather(*map(work, opened))
+        async with asyncio.timeout(BATCH_SECONDS):
+            await asyncio.gather(*map(work, opened))
         seconds = time.perf_counter() - began
         own, cpu = time.process_time() - own, self._server.cpu() - cpu
         for each in opened:
@@ -193,7 +196,7 @@ class Load:
         cpu = self._server.cpu()
         for _ in range(LISTS):
             began = time.perf_counter()
-            await connection.ask(request("GET", PATH))
+            await asyncio.wait_for(connection.ask(request("GET", PATH)), TIMEOUT_SECONDS)
             took.append(time.perf_counter() - began)
         connection.close()
         return 1000 * statistics.median(took), 1000 * (self._server.cpu() - cpu) / LISTS
@@ -210,7 +213,7 @@ class Load:
             await asyncio.sleep(FAN_OUT_PAUSE)
             seen.clear()
             began = time.perf_counter()
-            await connection.ask(_status(0, 1000 + number))
+            await asyncio.wait_for(connection.ask(_status(0, 1000 + number)), TIMEOUT_SECONDS)
             while len(seen) < WATCHERS:
                 if time.perf_counter() - began > 30:
                     raise RuntimeError("watchers did not get a change within 30 seconds")
@@ -251,7 +254,7 @@ VERBS: dict[str, Callable[[int], bytes]] = {
 async def rates(load: Load, objects: int, connections: int) -> dict[str, Rate]:
     """Create objects, read them, patch their status, delete them."""
     return {
-        verb: await load.requests(verb, [make(n) for n in range(objects)], connections)
+        verb: await load.requests([make(n) for n in range(objects)], connections)
         for verb, make in VERBS.items()
     }
 
@@ -261,7 +264,7 @@ async def fill(load: Load, first: int, last: int) -> None:
     step = 5000
     for start in range(first, last, step):
         numbers = range(start, min(start + step, last))
-        await load.requests("fill", [VERBS["create"](n) for n in numbers], FILL_CONNECTIONS)
+        await load.requests([VERBS["create"](n) for n in numbers], FILL_CONNECTIONS)
 
 
 async def measure(server: Server, objects: int, connections: int, many: int) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import ssl
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.apiserver.wire import Address
-from controller.up.process import usage
+from controller.up.process import Process, usage
 from tests.conformance.client import Cluster
 from tests.support import reference
 from tests.support.ports import free_port
@@ -125,9 +124,9 @@ class Reference:
         """The API server alone: etcd keeps the data."""
         pid = self._pid("apiserver")
         arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[:-1]
-        os.kill(pid, signal.SIGTERM)
-        while Path(f"/proc/{pid}/cmdline").exists() and _runs(pid):
-            time.sleep(0.01)
+        server = Process.of(pid)
+        assert server is not None
+        server.stop(START_SECONDS)
         began = time.perf_counter()
         with (self._directory / "apiserver.log").open("ab") as log:
             process = subprocess.Popen(arguments, cwd=self._directory, stdout=log, stderr=log)
@@ -147,11 +146,6 @@ class Reference:
 
     def resident(self) -> float:
         return _resident(self._pid("apiserver"), self._pid("etcd"))
-
-
-def _runs(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state != "Z"
 
 
 def _wait_ready(process: subprocess.Popen[bytes], ca: Path, port: int) -> None:
