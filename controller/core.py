@@ -26,7 +26,7 @@ from controller.reconcile.actuator import Clock, Context, Observations
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry
 from controller.settings import Settings
-from controller.sharding.arcs import EVERYTHING, Arcs
+from controller.sharding.arcs import EVERYTHING, NOTHING, Arcs
 from controller.sharding.guard import Guard, GuardedAgents, GuardedLedger
 from controller.sharding.leases import Leases
 from controller.sharding.member import Member
@@ -66,26 +66,27 @@ class Core:
         self._reconcilers: dict[str, Reconciler] = {}
         self._tell_agents: Fence | None = None
         self.member = self._make_member()
-        self.store = ObjectStore(self.registry.models, self.registry.quiet)
+        self.store = ObjectStore(self.registry.models, self.registry.quiet, self.registry.divided)
         self.queues = Queues(self._admits)
         self.store.subscribe(Waker(self.store, self.queues, self.registry.actuators))
-        guard = Guard(self.member)
-        self.objects = Objects(self.api, self.store, self.registry.models, guard)
+        self._guard = Guard(self.member)
+        self.objects = Objects(self.api, self.store, self.registry.models, self._guard)
         self.events = EventRecorder(self.api, self.clock, self.identity)
-        self.informer = Informer(self.api, self.registry.partitioned, self.store)
+        self.informer = Informer(
+            self.api, self.registry.partitioned, self.store,
+            arcs=NOTHING, linked=self.registry.linked,
+        )  # fmt: skip
         self.comparison = Comparison(
             self.api, self.store, self.registry.models, self.settings.compare_interval,
-            frozenset(self.registry.partitioned), self.informer.wants,
+            frozenset(self.registry.partitioned),
         )  # fmt: skip
-        self.handover = HandOver(self.store, self.queues, self._reconcilers, self._freshen)
+        self.handover = HandOver(
+            self.store, self.queues, self._reconcilers, self._freshen, self.informer.lose
+        )
         self.member.follow(self.handover)
 
     async def _freshen(self, arcs: Arcs) -> None:
-        """Bring what lies in these arcs up to date: others wrote it until a moment ago.
-
-        The informer looks at the whole ring: hosts, networks and storages see by reference what
-        other replicas work on. So only what changed hands is listed, and nothing is forgotten.
-        """
+        """Bring what lies in these arcs up to date: others wrote it until a moment ago."""
         await asyncio.gather(self.comparison.freshen(arcs), self.informer.gain(arcs))
 
     def _make_member(self) -> Member:
@@ -118,12 +119,11 @@ class Core:
     ) -> Context:
         """Make the reconcilers and their queues. Once, before run(). ``fence`` tells an agent of
         a new ring generation."""
-        guard = Guard(self.member)
         context = Context(
             store=self.store,
             objects=self.objects,
-            agents=GuardedAgents(agents, guard, self.handover.late),
-            ledger=GuardedLedger(ledger, guard),
+            agents=GuardedAgents(agents, self._guard, self.handover.late),
+            ledger=GuardedLedger(ledger, self._guard),
             flows=flows,
             events=self.events,
             observed=Observations(),

@@ -4,7 +4,8 @@
 
     KumulusError
     ├── Waiting            a dependency is not there yet; its change wakes the key, no back-off
-    │   └── OperationPending   an agent is at work; its callback wakes the key
+    │   ├── OperationPending   an agent is at work; its callback wakes the key
+    │   └── Elsewhere          an object that is not held here; it is read before the next look
     ├── Transient          the outside failed; retry with exponential back-off and jitter
     │   ├── AgentUnreachable
     │   └── Conflict           somebody else changed the object; read it again
@@ -40,6 +41,10 @@ class Waiting(KumulusError):
 
 class OperationPending(Waiting):
     default_reason = "OperationPending"
+
+
+class Elsewhere(Waiting):
+    default_reason = "Elsewhere"
 
 
 class Transient(KumulusError):

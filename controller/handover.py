@@ -11,7 +11,7 @@ from controller.keys import Key
 from controller.queue.lane import Priority
 from controller.queue.queue import Queues
 from controller.reconcile.reconciler import Reconciler
-from controller.sharding.arcs import Arcs, position
+from controller.sharding.arcs import NOTHING, Arcs
 from controller.watch.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -25,20 +25,22 @@ class Memory(Protocol):
 
 @dataclass
 class HandOver:
-    """Implements sharding.base.Follower. ``freshen``: bring what lies in these arcs up to date.
-
-    As long as every replica holds all objects, losing arcs forgets nothing of the store.
-    """
+    """Implements sharding.base.Follower. ``freshen``: bring what lies in these arcs up to date;
+    ``release``: it is no longer needed."""
 
     store: ObjectStore
     queues: Queues
     reconcilers: Mapping[str, Reconciler]
     freshen: Callable[[Arcs], Awaitable[object]]
+    release: Callable[[Arcs], None]
     memories: Iterable[Memory] = ()
     late: set[str] = field(default_factory=set)
     """Uids whose commands were given up while they were on their way."""
+    _held: Arcs = field(default=NOTHING, init=False)
 
     async def gain(self, arcs: Arcs, generation: int) -> None:
+        self._held |= arcs
+        self.store.hold(self._held)
         await self.freshen(arcs)
 
     def serve(self, arcs: Arcs) -> None:
@@ -46,14 +48,14 @@ class HandOver:
             self.queues.add(key, Priority.RESYNC)
 
     async def drain(self, arcs: Arcs, grace: float) -> bool:
-        def concerned(uid: str) -> bool:
-            return position(uid) in arcs
-
         await self.queues.drain(lambda key: self._concerns(key, arcs), grace)
         for memory in (*self.memories, *self.reconcilers.values()):
-            memory.forget(concerned)
-        late = {uid for uid in self.late if concerned(uid)}
+            memory.forget(arcs.covers)
+        late = set(filter(arcs.covers, self.late))
         self.late -= late
+        self._held -= arcs
+        self.store.hold(self._held)
+        self.release(arcs)
         return not late
 
     def keys(self, arcs: Arcs) -> Iterator[Key]:
@@ -61,7 +63,7 @@ class HandOver:
         for kind in self.reconcilers:
             for key in self.store.keys(kind):
                 entry = self.store.entry(key)
-                if entry is not None and position(entry.uid) in arcs:
+                if entry is not None and entry.place in arcs:
                     yield key
 
     def admits(self, key: Key, owns: Callable[[str], bool]) -> bool:
@@ -76,4 +78,4 @@ class HandOver:
         it, it may be."""
         entry, working = self.store.entry(key), self.reconcilers[key.kind].working.get(key)
         uids = [uid for uid in (entry.uid if entry else None, working) if uid]
-        return not uids or any(position(uid) in arcs for uid in uids)
+        return not uids or any(map(arcs.covers, uids))

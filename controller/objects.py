@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from controller.client import Api, Exists, NotFound, Resource
 from controller.keys import Key
 from controller.sharding.guard import WRITE_SECONDS, to_its_end
-from controller.watch.base import Change, Raw
+from controller.watch.base import Change, Raw, ghost
 from controller.watch.store import key_of
 from crds.base import Resource as Model
 
@@ -66,7 +66,7 @@ class Objects:
         elif raw.get("kind") == key.kind:
             self._store.apply(Change.PRESENT, key.kind, raw)
         else:
-            self._store.apply(Change.GONE, key.kind, _ghost(key, uid))
+            self._store.apply(Change.GONE, key.kind, ghost(key, uid))
 
     async def patch_status(self, key: Key, patch: Mapping[str, Any]) -> dict[str, Any]:
         """Merge patch of the status subresource. The key is not woken by its own status."""
@@ -95,6 +95,11 @@ class Objects:
         self._store.apply(Change.PRESENT, key.kind, raw)
         return raw
 
+    async def read(self, key: Key) -> Any:
+        """The object as the API has it now; the store is brought up to date, too."""
+        raw = await self.refresh(key)
+        return None if raw is None else self._models[key.kind].model_validate(raw)
+
     async def _write(self, request: Coroutine[Any, Any, T]) -> T:
         """A write that has begun ends, whoever is cancelled."""
         try:
@@ -116,7 +121,3 @@ def resource_of(model: type[Model]) -> Resource:
     """Where the API serves a kind."""
     group, _, version = str(model.model_fields["api_version"].default).rpartition("/")
     return Resource(group, version, model.INFO.plural, model.INFO.namespaced)
-
-
-def _ghost(key: Key, uid: str) -> dict[str, Any]:
-    return {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid}}

@@ -48,6 +48,18 @@ class Registry:
         return {kind: model for kind, model in self.models.items() if kind in divided}
 
     @property
+    def divided(self) -> frozenset[str]:
+        """Those of them of which a replica need not hold all objects."""
+        classes = [type(actuator) for actuator in self.actuators.values()]
+        observed = {cls.model.__name__ for cls in classes if cls.observe is not Actuator.observe}
+        return frozenset(self.partitioned).difference(observed, *(cls.surveys for cls in classes))
+
+    @property
+    def linked(self) -> frozenset[str]:
+        """Those that refer to others or that others refer to."""
+        return frozenset(filter(self.graph.is_linked, self.partitioned))
+
+    @property
     def quiet(self) -> dict[str, frozenset[str]]:
         """Status fields that concern nobody else, by kind (Actuator.quiet)."""
         return {kind: type(actuator).quiet for kind, actuator in self.actuators.items()}

@@ -54,11 +54,12 @@ class Ref:
         return {**handler(schema), REF_KEY: vars(self)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reference:
     """A declared reference of a kind: ``source`` refers to ``target`` at ``path``.
 
-    ``path`` holds camelCase field names; ``*`` steps into each item of a list.
+    ``path`` holds camelCase field names; ``*`` steps into each item of a list. There is one for
+    each declaration (``references``), so that they are compared and hashed as fast as can be.
     """
 
     source: str

@@ -74,6 +74,10 @@ class Graph:
         """Does deleting an object of this kind do anything to others?"""
         return any(e.target == kind and e.on_delete != "keep" for e in self._edges)
 
+    def is_linked(self, kind: str) -> bool:
+        """Does it refer to another kind, or another to it?"""
+        return any(kind in (edge.source, edge.target) for edge in self._edges)
+
     def blocks(self) -> bool:
         """Does any kind refuse the deletion of what it refers to?"""
         return any(edge.on_delete == "block" for edge in self._edges)

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.errors import Waiting
+from controller.keys import Key
 from controller.kinds.support import RETRY_FAILED
 from controller.kinds.vm_model import volume_of
-from controller.reconcile.actuator import Context, Store
+from controller.reconcile.actuator import Store
 from crds.base import Resource
 from crds.v1alpha1.primary_storage import PrimaryStorage
 from crds.v1alpha1.virtual_machine import VirtualMachine
@@ -92,13 +93,19 @@ def check_storages(vm: VirtualMachine, store: Store) -> None:
         raise Waiting("; ".join(away), reason="StorageAway", retry_after=RETRY_FAILED)
 
 
-def users_running(storage: PrimaryStorage, ctx: Context) -> Iterator[VirtualMachine]:
+def users_running(storage: Key, store: Store) -> set[Key]:
     """VMs that run with a disk on ``storage``."""
-    seen = set()
-    for volume, ref in ctx.store.referrers(storage, "Volume"):
-        vm_ref = volume.status.vm_ref if ref.path[0] == "spec" else None
-        namespace = volume.metadata.namespace or ""
-        vm = ctx.store.get("VirtualMachine", vm_ref.name, namespace) if vm_ref else None
-        if vm is not None and vm.status.host_ref is not None and vm.uid not in seen:
-            seen.add(vm.uid)
-            yield vm
+    return {vm for vm in users_of(storage, store) if _has_host(vm, store)}
+
+
+def users_of(storage: Key, store: Store) -> Iterator[Key]:
+    """VMs that have a disk on ``storage``."""
+    for volume, where in store.users(storage, "Volume"):
+        if where.path[0] == "spec":
+            for vm, disk in store.users(volume, "VirtualMachine"):
+                if disk.path[0] == "status":
+                    yield vm
+
+
+def _has_host(vm: Key, store: Store) -> bool:
+    return any(ref.path == ("status", "hostRef") for ref, _ in store.targets(vm))

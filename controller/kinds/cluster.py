@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 from controller.keys import Key
 from controller.kinds.availability import inherited
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from crds.refs import Reference
 from crds.v1alpha1.cluster import Cluster
-from crds.v1alpha1.host import Host
 
 
-def _cluster_of(host: Host, store: Store) -> Iterable[Key]:
-    return [Key("Cluster", "", host.spec.cluster_ref.name)]
+def _cluster_of(host: News, store: Store) -> Iterable[Key]:
+    return host.refs("Cluster")
 
 
 class ClusterActuator(Actuator[Cluster]):

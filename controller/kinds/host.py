@@ -24,14 +24,12 @@ from controller.kinds.heartbeat import Heartbeat, forget_host, record_ping
 from controller.kinds.primary_storage import STORAGE, serves
 from controller.kinds.support import host_endpoint, key_of, wake_unscheduled
 from controller.ledger.base import Pool
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import LEDGER, POOLS, Holding
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
-from crds.v1alpha1.primary_storage import PrimaryStorage
-from crds.v1alpha1.virtual_machine import VirtualMachine
 
 MAX_VMS = 100_000
 """Room for VMs in a host's pool: they are counted there, their number is not what limits it."""
@@ -46,25 +44,25 @@ def host_scope(host: Host) -> str:
     return f"host/{host.uid}"
 
 
-def vms_on(host: Host, store: Store) -> list[VirtualMachine]:
+def vms_on(host: Host, store: Store) -> list[Key]:
     """VMs whose status says that they are placed here."""
     return [
         vm
-        for vm, ref in store.referrers(host, "VirtualMachine")
+        for vm, ref in store.users(key_of(host), "VirtualMachine")
         if ref.path == ("status", "hostRef")
     ]
 
 
-def _left_host(vm: VirtualMachine, store: Store) -> Iterable[Key]:
+def _left_host(vm: News, store: Store) -> Iterable[Key]:
     """The host that a VM left: it has room again, and may be waiting to be empty."""
-    left = vm.status.last_host if vm.status.host_ref is None else ""
-    return [Key("Host", "", left)] if left else []
+    return vm.left("Host")
 
 
-def _cleared(storage: PrimaryStorage, store: Store) -> Iterable[Key]:
+def _cleared(storage: News, store: Store) -> Iterable[Key]:
     """Hosts that are being deleted and wait until a storage that goes has cleaned up on them."""
+    clusters = {key.name for key in storage.refs("Cluster")}
     hosts = store.list("Host") if storage.deleting else ()
-    return [key_of(h) for h in hosts if h.deleting and serves(storage, h.spec.cluster_ref.name)]
+    return [key_of(h) for h in hosts if h.deleting and h.spec.cluster_ref.name in clusters]
 
 
 def _going(host: Host, store: Store) -> list[str]:
@@ -139,7 +137,7 @@ class HostActuator(Actuator[Host]):
         self._pulse = Heartbeat()
         self._connected: dict[str, int] = {}  # uid → generation that it was connected with
         self._counted: dict[str, float] = {}
-        self._room: dict[str, tuple[int, int]] = {}  # uid → what others' hosts had when last seen
+        self._room: dict[str, tuple[bool, int, int]] = {}  # uid → others' hosts, when last seen
 
     async def reconcile(self, obj: Host, ctx: Context) -> Outcome:
         if ctx.flows.running(obj):
@@ -164,7 +162,7 @@ class HostActuator(Actuator[Host]):
             if answer is not None:
                 record_ping(ctx, obj.uid, answer.vms, began)
                 _wake_drifted(obj, ctx)
-        before, now = self._room.get(obj.uid), (obj.status.available_cpu or 0, -obj.status.vms)
+        before, now = self._room.get(obj.uid), _room(obj)
         self._room[obj.uid] = now
         if before is None or now > before:
             wake_unscheduled(ctx)
@@ -261,10 +259,17 @@ def _show(host: Host, pool: Pool) -> bool:
     return host.status.vms < before[0] or host.status.available_cpu > before[1]
 
 
+def _room(host: Host) -> tuple[bool, int, int]:
+    """More is more."""
+    return host.status.state == "Enabled", host.status.available_cpu or 0, -host.status.vms
+
+
 def _wake_drifted(host: Host, ctx: Context) -> None:
     """Wake the VMs that are not as their status says."""
     seen = ctx.observed.vms.get(host.uid, {})
-    for vm in vms_on(host, ctx.store):
+    for vm, ref in ctx.store.referrers(host, "VirtualMachine"):
+        if ref.path != ("status", "hostRef"):
+            continue
         if _POWER_STATE.get(seen.get(vm.uid, ""), "Stopped") != vm.status.state:
             ctx.wake(key_of(vm))
 

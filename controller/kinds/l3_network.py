@@ -6,11 +6,10 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network
 
 from controller.keys import Key
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding
 from crds.refs import Reference
 from crds.v1alpha1.l3_network import L3Network
-from crds.v1alpha1.virtual_machine import VirtualMachine
 
 RECOUNT = 10.0
 """Seconds between two counts of the addresses in use: a burst of new VMs is counted once."""
@@ -62,8 +61,8 @@ def _size(ranges: Sequence[tuple[int, int]], excluded: Iterable[int]) -> int:
     return sum(b - a + 1 for a, b in ranges) - lost
 
 
-def _networks_of(vm: VirtualMachine, store: Store) -> Iterable[Key]:
-    return {Key("L3Network", "", nic.l3_network_ref.name) for nic in vm.status.nics}
+def _networks_of(vm: News, store: Store) -> Iterable[Key]:
+    return vm.refs("L3Network")
 
 
 class L3NetworkActuator(Actuator[L3Network]):

@@ -20,12 +20,11 @@ from controller.kinds.support import (
     together,
     wake_unscheduled,
 )
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import LEDGER, POOLS, Holding
 from controller.workflow.step import Scope
 from crds.base import format_quantity
 from crds.refs import Reference
-from crds.v1alpha1.cluster import Cluster
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
 
@@ -88,16 +87,16 @@ async def _prune(scope: Scope[Any], image: str, storage: PrimaryStorage, host: H
         ctx.events.warning(scope.obj, "LeftBehind", why)
 
 
-def _of_host(host: Host, store: Store) -> Iterable[Key]:
-    return _of(host.spec.cluster_ref.name, store)
+def _of_host(host: News, store: Store) -> Iterable[Key]:
+    return [key for cluster in host.refs("Cluster") for key in _of(cluster, store)]
 
 
-def _of_cluster(cluster: Cluster, store: Store) -> Iterable[Key]:
-    return _of(cluster.name, store)
+def _of_cluster(cluster: News, store: Store) -> Iterable[Key]:
+    return _of(cluster.key, store)
 
 
-def _of(cluster: str, store: Store) -> Iterable[Key]:
-    return [key_of(s) for s in store.list("PrimaryStorage") if serves(s, cluster)]
+def _of(cluster: Key, store: Store) -> Iterable[Key]:
+    return [key for key, _ in store.users(cluster, "PrimaryStorage")]
 
 
 class PrimaryStorageActuator(Actuator[PrimaryStorage]):
@@ -183,7 +182,7 @@ def _show_state(obj: PrimaryStorage, ctx: Context) -> list[str]:
         zone = ctx.store.get("Zone", obj.spec.zone_ref.name)
         obj.status.state = inherited(obj.spec.state, zone)[0]
         return []
-    names = sorted(vm.name for vm in users_running(obj, ctx))
+    names = sorted(vm.name for vm in users_running(key_of(obj), ctx.store))
     obj.status.state = "PreMaintenance" if names else "Maintenance"
     return names
 

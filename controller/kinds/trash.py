@@ -175,15 +175,12 @@ def _mark(obj: Resource) -> str:
 
 
 async def adopter_of(item: TrashItem, ctx: Context) -> Any:
-    """Who recovers ``item``, or None: nobody, or it went away. The API is asked before that is
-    said of somebody whom the store does not know: data hang on it."""
+    """Who recovers ``item``, or None: nobody, or it went away. The API is asked: data hang on it,
+    and another replica may be at work on that object."""
     name, _, uid = item.metadata.annotations.get(ADOPTED_BY, "").partition("/")
     kind = item.spec.subject.kind
     namespace = "" if kind == "Image" else item.metadata.namespace or HOME
-    found = ctx.store.get(kind, name, namespace) if uid else None
-    if uid and (found is None or found.uid != uid):
-        await ctx.objects.refresh(Key(kind, namespace, name))
-        found = ctx.store.get(kind, name, namespace)
+    found = await ctx.objects.read(Key(kind, namespace, name)) if uid else None
     return found if found is not None and found.uid == uid else None
 
 

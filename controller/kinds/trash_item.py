@@ -21,19 +21,17 @@ from controller.kinds.primary_storage import STORAGE, prune_caches
 from controller.kinds.support import answers, clean_up, key_of, on_host, together
 from controller.kinds.trash import (
     ADOPTED_BY,
+    HOME,
     RECOVER_FROM,
     adopter_of,
-    item_key,
     mark_taken,
-    recovers,
     trash_owner,
 )
 from controller.kinds.vm_model import is_created, volume_name
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding, host_place, store_place
 from controller.rights import on
 from controller.workflow.step import Scope, Step
-from crds.base import Resource
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.primary_storage import PrimaryStorage
@@ -83,14 +81,15 @@ async def _expunge(scope: Scope[TrashItem], disk: TrashedDisk) -> None:
 
 def _refuse_living(kind: str, uid: str, ctx: Context) -> None:
     """Whatever an item says: the data of an object that lives are its own."""
-    for other in ctx.store.list(kind):
-        if other.uid == uid:
-            raise Waiting(f"{key_of(other)} still has these data", reason="InUse", retry_after=5.0)
+    other = ctx.store.with_uid(kind, uid)
+    if other is not None:
+        raise Waiting(f"{other} still has these data", reason="InUse", retry_after=5.0)
 
 
-def _recovered(obj: Resource, store: Store) -> Iterable[Key]:
+def _recovered(adopter: News, store: Store) -> Iterable[Key]:
     """The item that an object takes its data from waits for it to be done."""
-    return [item_key(obj)] if recovers(obj) else []
+    name = adopter.annotation(RECOVER_FROM)
+    return [Key("TrashItem", adopter.key.namespace or HOME, name)] if name else []
 
 
 class TrashItemActuator(Actuator[TrashItem]):
@@ -111,7 +110,7 @@ class TrashItemActuator(Actuator[TrashItem]):
         obj.status.state = "Deleting"
         adopter = await adopter_of(obj, ctx)
         if adopter is not None and ctx.flows.running(obj) is None:
-            if not _is_done(obj, adopter, ctx.store):
+            if not await _is_done(obj, adopter, ctx):
                 why = f"{key_of(adopter)} is taking the data over"
                 return Outcome(False, "Recovering", why)
             return Outcome()
@@ -145,7 +144,7 @@ async def _recovering(item: TrashItem, ctx: Context) -> Outcome:
     if adopter is None:
         await mark_taken(item, None, ctx)
         return Outcome(False, "Recovering", "whoever recovered it went away; it is kept again")
-    if _is_done(item, adopter, ctx.store):
+    if await _is_done(item, adopter, ctx):
         return await _dismiss(item, "Recovered", f"its data are {key_of(adopter)}'s now", ctx)
     return Outcome(reason="Recovering", message=f"by {key_of(adopter)}")
 
@@ -157,7 +156,7 @@ async def _dismiss(item: TrashItem, reason: str, why: str, ctx: Context) -> Outc
     return Outcome(False, reason, why)
 
 
-def _is_done(item: TrashItem, adopter: Any, store: Store) -> bool:
+async def _is_done(item: TrashItem, adopter: Any, ctx: Context) -> bool:
     """Has everything that the item kept become its adopter's?"""
     kind = item.spec.subject.kind
     if kind == "Image":
@@ -166,8 +165,10 @@ def _is_done(item: TrashItem, adopter: Any, store: Store) -> bool:
         return _is_whole(adopter)
     namespace = adopter.metadata.namespace or ""
     names = [volume_name(adopter.name, disk.name) for disk in item.spec.disks]
-    volumes = [store.get("Volume", name, namespace) for name in names]
-    return is_created(adopter) and all(
+    if not is_created(adopter):
+        return False
+    volumes = [await ctx.objects.read(Key("Volume", namespace, name)) for name in names]
+    return all(
         volume is not None
         and volume.metadata.annotations.get(RECOVER_FROM) == item.name
         and _is_whole(volume)

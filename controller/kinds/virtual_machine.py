@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from controller.errors import FlowFailed, Terminal, Transient
 from controller.keys import Key
-from controller.kinds.availability import storages_away
+from controller.kinds.availability import storages_away, users_of
 from controller.kinds.support import (
     RETRY_FAILED,
     abandoned,
@@ -46,35 +46,38 @@ from controller.kinds.vm_plan import (
     observed_state,
 )
 from controller.kinds.vm_trash import destroying, restore, to_be_recovered
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import Holding
 from crds.base import format_quantity, parse_quantity
 from crds.refs import Reference
 from crds.v1alpha1.host import Host
-from crds.v1alpha1.l2_network import L2Network
 from crds.v1alpha1.virtual_machine import VirtualMachine
-from crds.v1alpha1.volume import Volume
 
 MAX_FLOWS = 20
 """Flows that may follow each other in one look, before others have their turn."""
 
 
-def _maker(volume: Volume, store: Store) -> Iterable[Key]:
+def _maker(volume: News, store: Store) -> Iterable[Key]:
     """The VM that made a volume waits for it to come or to go, and may not refer to it yet."""
-    name = volume.metadata.annotations.get(VM_NAME)
-    return [Key("VirtualMachine", volume.metadata.namespace or "", name)] if name else []
+    name = volume.annotation(VM_NAME)
+    return [Key("VirtualMachine", volume.key.namespace, name)] if name else []
 
 
-def _on_network(l2: L2Network, store: Store) -> Iterable[Key]:
+def _on_network(l2: News, store: Store) -> Iterable[Key]:
     """VMs with a NIC on it: a cluster may have lost it, or have it again."""
-    networks = [l3 for l3, _ in store.referrers(l2, "L3Network")]
-    return {key_of(vm) for l3 in networks for vm, _ in store.referrers(l3, "VirtualMachine")}
+    networks = [l3 for l3, _ in store.users(l2.key, "L3Network")]
+    return {vm for l3 in networks for vm, _ in store.users(l3, "VirtualMachine")}
+
+
+def _on_storage(storage: News, store: Store) -> Iterable[Key]:
+    """VMs with a disk on it: it may be in maintenance, or gone from their cluster, or back."""
+    return users_of(storage.key, store) if storage.loud else ()
 
 
 class VirtualMachineActuator(Actuator[VirtualMachine]):
     model = VirtualMachine
     partitioned = True
-    watches = {"Volume": _maker, "L2Network": _on_network}
+    watches = {"Volume": _maker, "L2Network": _on_network, "PrimaryStorage": _on_storage}
 
     async def reconcile(self, obj: VirtualMachine, ctx: Context) -> Outcome:
         if to_be_recovered(obj, ctx):

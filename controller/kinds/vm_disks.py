@@ -227,8 +227,8 @@ def _check_use(vm: VirtualMachine, disk: WantedDisk, volume: Volume, ctx: Contex
 
 
 def _refuse_shared(vm: VirtualMachine, volume: Volume, ctx: Context) -> None:
-    for user, ref in ctx.store.referrers(volume, "VirtualMachine"):
-        if ref.path[0] == "status" and user.uid != vm.uid:
+    for user, ref in ctx.store.users(key_of(volume), "VirtualMachine"):
+        if ref.path[0] == "status" and user != key_of(vm):
             raise Waiting(
                 f"volume {volume.name} is attached to VM {user.name}; detach it there",
                 reason="VolumeInUse",

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from agents.wire import Empty, ImageSource, VolumeCreateArgs, VolumeDeleteArgs, VolumeResult
 from controller.errors import Exhausted, FlowFailed, Terminal, Waiting
 from controller.keys import Key
-from controller.kinds.availability import enabled, storage_away, takes_new
+from controller.kinds.availability import enabled, takes_new
 from controller.kinds.image import image_source, is_offered
 from controller.kinds.primary_storage import STORAGE, prune_caches, serves, storage_scope
 from controller.kinds.support import (
@@ -40,17 +40,15 @@ from controller.kinds.volume_place import (
     tell_left_behind,
 )
 from controller.kinds.volume_trash import bind_to_trash, is_recovering, kept
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from controller.reconcile.holdings import LEDGER, Holding, host_place
 from controller.rights import on
 from controller.workflow.step import Scope, Step
 from crds.base import format_quantity
 from crds.refs import ObjectRef, Reference
-from crds.v1alpha1.backup_storage import BackupStorage
 from crds.v1alpha1.host import Host
 from crds.v1alpha1.image import Image
 from crds.v1alpha1.primary_storage import PrimaryStorage
-from crds.v1alpha1.virtual_machine import VirtualMachine
 from crds.v1alpha1.volume import Volume
 
 RIGHTS = (on(Volume, "patch"),)
@@ -193,15 +191,14 @@ async def _delete_bits(scope: Scope[Volume], part: str = "") -> None:
     volume.status.host_ref = None
 
 
-def _attached(vm: VirtualMachine, store: Store) -> Iterable[Key]:
+def _attached(vm: News, store: Store) -> Iterable[Key]:
     """Volumes that a VM takes, or took until now: they show whose they are."""
-    namespace = vm.metadata.namespace or ""
-    return [Key("Volume", namespace, disk.volume_ref.name) for disk in vm.status.disks]
+    return vm.refs("Volume")
 
 
-def _to_be_filled(storage: BackupStorage, store: Store) -> Iterable[Key]:
+def _to_be_filled(storage: News, store: Store) -> Iterable[Key]:
     """Volumes that are still to be filled with an image that this storage keeps."""
-    images = {image.name for image, _ in store.referrers(storage, "Image")}
+    images = {image.name for image, _ in store.users(storage.key, "Image")}
     return [
         Key("Volume", volume.metadata.namespace or "", volume.name)
         for volume in store.list("Volume")
@@ -283,13 +280,9 @@ def _holdings(volume: Volume, store: Store) -> Iterator[Holding]:
 
 
 def _show_vm(volume: Volume, ctx: Context) -> None:
-    users = [
-        vm for vm, ref in ctx.store.referrers(volume, "VirtualMachine") if ref.path[0] == "status"
-    ]
-    volume.status.vm_ref = ObjectRef(name=users[0].name) if users else None
-    for vm in users:
-        if vm.status.host_ref and storage_away(volume, vm.status.cluster_ref, ctx.store):
-            ctx.wake(key_of(vm))
+    users = ctx.store.users(key_of(volume), "VirtualMachine")
+    names = [vm.name for vm, ref in users if ref.path[0] == "status"]
+    volume.status.vm_ref = ObjectRef(name=names[0]) if names else None
 
 
 async def _unavailable(volume: Volume, ctx: Context) -> Outcome:

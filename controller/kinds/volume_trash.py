@@ -79,8 +79,8 @@ async def _marked_meanwhile(volume: Volume, ctx: Context) -> bool:
     are deleted must not hang on that."""
     if VM_UID not in volume.metadata.annotations:
         return False
-    found = await ctx.objects.refresh(key_of(volume)) or {}
-    return KEPT_BY in (found.get("metadata", {}).get("annotations") or {})
+    found: Volume | None = await ctx.objects.read(key_of(volume))
+    return found is not None and KEPT_BY in found.metadata.annotations
 
 
 # -- out of the trash
@@ -129,12 +129,10 @@ async def bind_to_trash(volume: Volume, ctx: Context) -> None:
 
 def _refuse_living(disk: TrashedDisk, volume: Volume, ctx: Context) -> None:
     """Whatever an item says: the data of a volume that lives are its own."""
-    for other in ctx.store.list("Volume"):
-        if other.uid == disk.uid:
-            soon = 1.0 if other.deleting else RETRY_FAILED
-            raise Waiting(
-                f"volume {disk.volume} is still there", reason="NotInTrash", retry_after=soon
-            )
+    other = ctx.store.with_uid("Volume", disk.uid)
+    if other is not None:
+        soon = 1.0 if ctx.store.deleting(other) else RETRY_FAILED
+        raise Waiting(f"volume {disk.volume} is still there", reason="NotInTrash", retry_after=soon)
 
 
 class AdoptSpace(Step):

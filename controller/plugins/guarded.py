@@ -71,7 +71,7 @@ def guarded_actuator(cls: type[Actuator[Any]], room: Room) -> type[Actuator[Any]
     """A class for the registry that stands for the plugin's ``cls``."""
     theirs = cls()
     body: dict[str, Any] = {"room": room, "theirs": theirs, "__module__": cls.__module__}
-    body |= {name: getattr(cls, name) for name in ("partitioned", "watches", "quiet")}
+    body |= {name: getattr(cls, name) for name in ("partitioned", "watches", "surveys", "quiet")}
     for name in ("waits_for", "holds"):
         if getattr(cls, name) is not getattr(Actuator, name):
             method = getattr(theirs, name)

@@ -59,10 +59,10 @@ class WorkQueue:
         self._count = itertools.count()
         self._alarm: asyncio.TimerHandle | None = None
         self._running = False
+        metrics.QUEUE_DEPTH.labels(name).set_function(lambda: len(self._ready))
+        metrics.QUEUE_ACTIVE.labels(name).set_function(lambda: len(self._active))
+        metrics.QUEUE_DELAYED.labels(name).set_function(lambda: len(self._due))
         # Looking up a metric's labels costs more than counting.
-        self._depth = metrics.QUEUE_DEPTH.labels(name)
-        self._busy = metrics.QUEUE_ACTIVE.labels(name)
-        self._delayed = metrics.QUEUE_DELAYED.labels(name)
         self._age = metrics.QUEUE_AGE.labels(name)
 
     # -- what callers do
@@ -135,7 +135,6 @@ class WorkQueue:
             self._due.pop(key, None)
             self._age.observe(self._loop.time() - since)
             self._active[key] = self._loop.create_task(self._work(key), name=f"work {key}")
-        self._measure()
 
     async def _work(self, key: Key) -> None:
         verdict = Verdict("retry")
@@ -196,12 +195,6 @@ class WorkQueue:
                 del self._due[key]
                 self.add(key)
         self._set_alarm()
-        self._measure()
-
-    def _measure(self) -> None:
-        self._depth.set(len(self._ready))
-        self._busy.set(len(self._active))
-        self._delayed.set(len(self._due))
 
 
 class Queues:

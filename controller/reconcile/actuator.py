@@ -27,24 +27,65 @@ R = TypeVar("R", bound=Resource)
 
 class Store(Protocol):
     """The local copy of the API's objects. Reading costs no I/O. Other readers share what it hands
-    out: never change it."""
+    out: never change it.
+
+    Of partitioned kinds, a replica holds its own objects, those that its own refer to (not by
+    ``keep``) and those that its own have made. Of all others it knows who refers to whom, their
+    uids, and whether they are Ready or being deleted, and no more.
+    """
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
-        """The object as its pydantic model, or None. Typed Any: callers know their kind."""
+        """The object as its pydantic model, or None. Typed Any: callers know their kind. Raises
+        Elsewhere for one that is not held here."""
 
     def list(self, kind: str, namespace: str | None = None) -> Iterable[Any]:
-        """All objects of a kind, in one namespace or in all."""
+        """All objects of a kind that are held here, in one namespace or in all."""
 
     def referrers(
         self, target: Resource, kind: str | None = None
     ) -> Iterable[tuple[Any, Reference]]:
-        """(object, declared reference) of everything that refers to ``target``."""
+        """(object, declared reference) of everything held here that refers to ``target``."""
+
+    def users(self, target: Key, kind: str | None = None) -> Iterable[tuple[Key, Reference]]:
+        """As referrers(), of whatever exists, by key: nothing is parsed."""
+
+    def targets(self, key: Key) -> Iterable[tuple[Reference, Key]]:
+        """What any object refers to, in field order."""
+
+    def with_uid(self, kind: str, uid: str) -> Key | None:
+        """Which object of a kind has this uid, held here or not."""
+
+    def deleting(self, key: Key) -> bool:
+        """Is any object being deleted? False if there is none."""
 
     def doomed(self, obj: Resource) -> bool:
         """True if the object, or anything it is deleted with (transitively), is being deleted."""
 
     def goes_along(self, obj: Resource) -> bool:
         """True if anything that the object is deleted with is being deleted, not only itself."""
+
+
+class News(Protocol):
+    """A changed object, as ``Actuator.watches`` are told of it: without having it parsed."""
+
+    @property
+    def key(self) -> Key: ...
+    @property
+    def loud(self) -> bool:
+        """Does it concern those who refer to the object? Else only ``quiet`` fields differ."""
+
+    @property
+    def deleting(self) -> bool:
+        """Is it being deleted, or gone?"""
+
+    def refs(self, kind: str) -> list[Key]:
+        """Objects of a kind that it refers to, or did until now."""
+
+    def left(self, kind: str) -> list[Key]:
+        """Objects of a kind that it referred to until now, and no longer does."""
+
+    def annotation(self, name: str) -> str:
+        """As it is now or, if the object is gone, was last; "" if there is none."""
 
 
 class Objects(Protocol):
@@ -59,8 +100,8 @@ class Objects(Protocol):
     async def delete(self, obj: Resource) -> None:
         """Delete this very object (uid precondition); gone already is fine."""
 
-    async def refresh(self, key: Key) -> Mapping[str, Any] | None:
-        """Read it from the API, past the store, which it brings up to date. None: it is gone."""
+    async def read(self, key: Key) -> Any:
+        """The object as the API has it now, whoever works on it. None: it is gone."""
 
 
 class Events(Protocol):
@@ -150,9 +191,13 @@ class Actuator(Generic[R]):
     partitioned: ClassVar[bool] = False
     """True for kinds whose keys are divided between replicas."""
 
-    watches: ClassVar[Mapping[str, Callable[[Any, Store], Iterable[Key]]]] = {}
+    watches: ClassVar[Mapping[str, Callable[[News, Store], Iterable[Key]]]] = {}
     """Other kinds whose changes concern this kind: kind → which of our keys to wake. Objects that
     refer to a changed object are woken anyway, and need no entry here."""
+
+    surveys: ClassVar[frozenset[str]] = frozenset()
+    """Partitioned kinds of which it has to see every object, whoever works on it: each replica
+    holds all of these then, which costs memory (about 2 KB for a virtual machine)."""
 
     quiet: ClassVar[frozenset[str]] = frozenset(
         {

@@ -1,6 +1,7 @@
 """What all kinds share: one look at one object, driven by its actuator.
 
-1. Read the store. Another replica's, gone, or stalled for this very spec: nothing to do.
+1. Read the store. Another replica's, gone, or stalled for this very spec: nothing to do. What
+   the store does not hold of what it refers to, it reads first.
 2. It cannot be parsed: say so in its status.
 3. It is being deleted: children first, then the actuator cleans up, then the finalizer goes.
 4. Otherwise wait for what it refers to, put the finalizer on, let the actuator work.
@@ -33,7 +34,8 @@ from controller.rights import OnKinds
 from controller.sharding.base import Moved, Sharding
 from controller.sharding.guard import working_on
 from controller.status.writer import Snapshot, StatusWriter, Unparsed
-from controller.watch.store import Entry, ObjectStore
+from controller.watch.entry import Entry
+from controller.watch.store import ObjectStore
 from crds.base import FINALIZER, Resource
 from crds.tags import remarks
 
@@ -46,6 +48,7 @@ RIGHTS = (OnKinds(("patch",), of=lambda registry: registry.actuators),)
 class Writes(Protocol):
     """What the reconciler itself writes; objects.Objects has it."""
 
+    async def refresh(self, key: Key) -> Any: ...
     async def set_finalizers(self, obj: Resource, finalizers: list[str]) -> Any: ...
     async def delete_key(self, key: Key, uid: str) -> None: ...
 
@@ -101,6 +104,9 @@ class Reconciler:
                 except Moved as moved:
                     log.info("left to another controller", extra={"why": moved.message})
                     return Verdict()
+                except KumulusError as error:
+                    log.warning("not read", extra={"why": error.message})
+                    return Verdict("retry", error.retry_after)
             if finding is None:
                 return self._skip(key)
             metrics.RECONCILES.labels(self.kind, finding.end).inc()
@@ -129,13 +135,16 @@ class Reconciler:
         self.working[key] = entry.uid
         try:
             with working_on(entry.uid):
-                return await self._look(key, entry)
+                return await self._look(key)
         finally:
             del self.working[key]
 
-    async def _look(self, key: Key, entry: Entry) -> Finding | None:
-        """None: there is nothing to do."""
-        obj = self.machinery.store.load(key)
+    async def _look(self, key: Key) -> Finding | None:
+        """None: there is nothing to do. Raises what reading from the API raises."""
+        store = self.machinery.store
+        for lacking in store.lacking(key):
+            await self.machinery.objects.refresh(lacking)
+        obj, entry = store.load(key), store.entry(key)
         if obj is None:
             return await self._report_invalid(entry)
         if self._is_parked(key, obj):
@@ -276,9 +285,9 @@ class Reconciler:
         if finding.backs_off or finding.stalled or finding.reason == "DeletionBlocked":
             self.machinery.ctx.events.warning(obj, finding.reason, finding.message)
 
-    async def _report_invalid(self, entry: Entry) -> Finding | None:
+    async def _report_invalid(self, entry: Entry | None) -> Finding | None:
         """The object cannot be parsed, so only its conditions are written."""
-        if entry.invalid is None:
+        if entry is None or entry.invalid is None:
             return None  # gone meanwhile
         finding = Finding("invalid", "InvalidSpec", f"{entry.invalid}; correct the manifest")
         obj = Unparsed.of(orjson.loads(entry.raw))

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from controller.client import NotFound
 from controller.errors import Conflict, KumulusError, Terminal
 from controller.reconcile.actuator import Clock
-from controller.sharding.arcs import NOTHING, Arcs, position
+from controller.sharding.arcs import NOTHING, Arcs
 from controller.sharding.base import Follower, Moved
 from controller.sharding.journal import Journal, newest_generation
 from controller.sharding.leases import RENEW_SHARE, STOP_SHARE, Leases
@@ -104,10 +104,10 @@ class Member:
         return self._serving if self.alive else NOTHING
 
     def owns(self, uid: str) -> bool:
-        return self.alive and position(uid) in self._serving
+        return self.alive and self._serving.covers(uid)
 
     def check(self, uid: str) -> None:
-        if not (self.alive and position(uid) in self._held):
+        if not (self.alive and self._held.covers(uid)):
             raise Moved("the ring has given this object to another controller")
 
     def follow(self, follower: Follower) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
+from controller.keys import Key
+
 Raw = Mapping[str, Any]
 """An object as the API server sends it."""
 
@@ -15,6 +17,11 @@ class Change(Enum):
 
     PRESENT = "present"
     GONE = "gone"
+
+
+def ghost(key: Key, uid: str) -> Raw:
+    """As much of an object as its end needs."""
+    return {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid}}
 
 
 Sink = Callable[[Change, str, Raw], object]

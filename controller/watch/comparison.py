@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,10 @@ from controller.errors import KumulusError
 from controller.keys import Key
 from controller.objects import resource_of
 from controller.rights import OnKinds
-from controller.sharding.arcs import EVERYTHING, Arcs, position
-from controller.watch.base import Change
-from controller.watch.store import ObjectStore, version_of
+from controller.sharding.arcs import EVERYTHING, Arcs
+from controller.watch.base import Change, ghost
+from controller.watch.entry import version_of
+from controller.watch.store import ObjectStore
 from crds.base import Resource as Model
 
 log = logging.getLogger(__name__)
@@ -34,15 +35,13 @@ READS_AT_ONCE = 8
 @dataclass
 class Comparison:
     """Compares every ``interval`` seconds, and soon after poke(). ``fed``: kinds of which a source
-    of their own brings everything, and compares by itself; they are compared when asked for.
-    ``owns``: is an object of these ours to keep, by its uid?"""
+    of their own brings everything, and compares by itself."""
 
     api: Api
     store: ObjectStore
     models: Mapping[str, type[Model]]
     interval: float
     fed: frozenset[str] = frozenset()
-    owns: Callable[[str], bool] = lambda _: True
     _poked: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     async def fill(self) -> None:
@@ -96,9 +95,8 @@ class Comparison:
             entry = self.store.entry(key)
             # What is newer than the list was created after it was made.
             missing = entry is not None and key not in listed and entry.version <= version
-            if entry is not None and missing and position(entry.uid) in arcs:
-                ghost = {"namespace": key.namespace, "name": key.name, "uid": entry.uid}
-                wrong += self.store.apply(Change.GONE, kind, {"metadata": ghost})
+            if entry is not None and missing and arcs.covers(entry.uid):
+                wrong += self.store.apply(Change.GONE, kind, ghost(key, entry.uid))
         wrong += await self._read(resource, [k for k, meta in listed.items() if self._old(k, meta)])
         return wrong
 
@@ -127,15 +125,14 @@ class Comparison:
             version = version or version_of(page["metadata"])
             for item in page.get("items") or ():
                 meta = item["metadata"]
-                if position(str(meta["uid"])) not in arcs:
-                    continue
-                listed[Key(kind, meta.get("namespace") or "", meta["name"])] = meta
+                if arcs.covers(str(meta["uid"])):
+                    listed[Key(kind, meta.get("namespace") or "", meta["name"])] = meta
         return listed, version
 
     def _old(self, key: Key, meta: Mapping[str, Any]) -> bool:
         entry = self.store.entry(key)
         if entry is None:
-            return key.kind not in self.fed or self.owns(meta["uid"])
+            return True
         return entry.version < version_of(meta) or (
             entry.uid != meta["uid"] and entry.version <= version_of(meta)
         )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from controller.client import NotFound, Resource
 from controller.errors import KumulusError
 from controller.keys import Key
-from controller.watch.base import Change, Raw
+from controller.watch.base import Change, Raw, ghost
 from controller.watch.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -79,8 +79,7 @@ class Doubts:
             found = None
         there = found["metadata"]["uid"] if found is not None else None
         for uid in asked - {there}:
-            ended = {"namespace": key.namespace, "name": key.name, "uid": uid}
-            self.tell(Change.GONE, {"metadata": ended})
+            self.tell(Change.GONE, ghost(key, uid))
         if found is not None and self.owned(str(there)):
             self.tell(Change.PRESENT, found)
         elif found is not None and there in asked:

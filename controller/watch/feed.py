@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -28,10 +28,11 @@ from controller.client import Ahead, ApiUnavailable, Expired, Rejected, Resource
 from controller.errors import KumulusError
 from controller.keys import Key
 from controller.sharding.arcs import EVERYTHING, NOTHING, Arcs
-from controller.watch.base import Change, Raw, Sink
+from controller.watch.base import Change, Raw, Sink, ghost
 from controller.watch.doubts import Doubts
+from controller.watch.entry import vanishing, version_of
 from controller.watch.lines import Lines, parse
-from controller.watch.store import ObjectStore, vanishing, version_of
+from controller.watch.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +74,6 @@ class Feed:
     store: ObjectStore
     sink: Sink
     dice: random.Random = field(default_factory=random.Random)
-    keeps: Callable[[Key], bool] = lambda _: False
-    """Must the store keep an object that is lost, because others refer to it?"""
     held: Arcs = field(default=NOTHING, init=False)
     wanted: Arcs = field(default=NOTHING, init=False)
     _version: str = field(default="", init=False)
@@ -103,7 +102,7 @@ class Feed:
         self._turn(self.wanted - arcs, anew=arcs)
         for key in self.store.keys(self.kind):
             entry = self.store.entry(key)
-            if entry is not None and arcs.covers(entry.uid) and not self.keeps(key):
+            if entry is not None and entry.place in arcs:
                 self.store.forget(key)
 
     def _turn(self, wanted: Arcs, anew: Arcs) -> None:
@@ -213,7 +212,7 @@ class Feed:
             entry = self.store.entry(key)
             if entry is None or entry.uid in seen or entry.version > version:
                 continue
-            if self._listed.covers(entry.uid):
+            if entry.place in self._listed:
                 lost += 1
                 self._missing(key, entry.uid)
         if lost:
@@ -329,11 +328,6 @@ class Feed:
 def named(obj: Raw) -> bool:
     """Does it say which object it is?"""
     return bool(obj["metadata"].get("uid") and obj["metadata"].get("name"))
-
-
-def ghost(key: Key, uid: str) -> dict[str, Any]:
-    """As much of an object as its end needs."""
-    return {"metadata": {"namespace": key.namespace, "name": key.name, "uid": uid}}
 
 
 @contextlib.asynccontextmanager

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from controller.keys import Key
 from controller.objects import resource_of
 from controller.sharding.arcs import EVERYTHING, Arcs
 from controller.watch.base import Sink, Source
@@ -16,7 +15,9 @@ from crds.base import Resource
 
 
 class Informer:
-    """Implements watch.base.Source. ``arcs``: those of the beginning."""
+    """Implements watch.base.Source. ``arcs``: those of the beginning. ``linked``: kinds that refer
+    to others or that others refer to; of these all objects reach the sink, wherever they lie, for
+    the sake of their references."""
 
     def __init__(
         self,
@@ -25,14 +26,14 @@ class Informer:
         store: ObjectStore,
         *,
         arcs: Arcs = EVERYTHING,
-        keeps: Callable[[Key], bool] = lambda _: False,
+        linked: frozenset[str] = frozenset(),
         dice: random.Random | None = None,
     ) -> None:
-        self._arcs = arcs
+        self._arcs, self._linked = arcs, linked
         self._feeds = [
             Feed(
                 api, kind, resource_of(model), store, store.apply,
-                dice or random.Random(), keeps,  # noqa: S311 - jitter
+                dice or random.Random(),  # noqa: S311 - jitter
             )
             for kind, model in models.items()
         ]  # fmt: skip
@@ -41,7 +42,7 @@ class Informer:
     async def start(self, sink: Sink) -> None:
         for feed in self._feeds:
             feed.sink = sink
-            feed.gain(self._arcs)
+            feed.gain(EVERYTHING if feed.kind in self._linked else self._arcs)
             self._tasks.append(asyncio.create_task(feed.run(), name=f"feed {feed.kind}"))
 
     async def stop(self) -> None:
@@ -54,22 +55,17 @@ class Informer:
     async def settled(self) -> None:
         await asyncio.gather(*(feed.settled() for feed in self._feeds))
 
-    def wants(self, uid: str) -> bool:
-        """Does it look at the place of this uid?"""
-        return self._arcs.covers(uid)
-
     async def gain(self, arcs: Arcs) -> None:
         """Look at these arcs too, from now on; returns when all that lies there has been read."""
-        self._arcs |= arcs
         for feed in self._feeds:
             feed.gain(arcs)
         await self.settled()
 
     def lose(self, arcs: Arcs) -> None:
         """Look at these arcs no longer, and forget what lies there."""
-        self._arcs -= arcs
         for feed in self._feeds:
-            feed.lose(arcs)
+            if feed.kind not in self._linked:
+                feed.lose(arcs)
 
 
 class Sources:

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from controller.keys import Key
 from controller.reconcile.actuator import Actuator
-from controller.watch.store import Changed, ObjectStore
+from controller.watch.changed import Changed
+from controller.watch.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,10 @@ class Waker:
                 self._queues.add(key)
         for key in self._watching(changed):
             self._wake_shared(key)
+        far = changed.moved or changed.freed
         for target in changed.targets:
             # Who no longer uses something, or is protected no more, may have blocked the deletion
             # of what is above that.
-            far = changed.moved or changed.freed
             for key in self._store.line(target) if far else (target,):
                 if self._store.deleting(key):
                     self._wake_shared(key)
@@ -63,16 +64,9 @@ class Waker:
             self._queues.add(key)
 
     def _watching(self, changed: Changed) -> Iterator[Key]:
-        """What ``watches`` name for the object as it is, and as it was if it moved or went."""
-        watchers = self._watchers.get(changed.key.kind)
-        if not watchers or not changed.news:
-            return
-        objects = [self._store.share(changed.key)]
-        if changed.old is not None and (changed.moved or changed.new is None):
-            objects.append(self._store.parse(changed.key.kind, changed.old))
-        for obj in objects:
-            for keys in watchers if obj is not None else ():
-                try:
-                    yield from dict.fromkeys(keys(obj, self._store))
-                except Exception:
-                    log.exception("watches failed", extra={"key": str(changed.key)})
+        """What ``watches`` name."""
+        for keys in self._watchers.get(changed.key.kind, ()) if changed.news else ():
+            try:
+                yield from dict.fromkeys(keys(changed, self._store))
+            except Exception:
+                log.exception("watches failed", extra={"key": str(changed.key)})

@@ -32,6 +32,7 @@ from controller.keys import Key
 from controller.ledger.base import Claim, Pool
 from controller.watch.base import Change
 from controller.watch.store import ObjectStore, key_of
+from crds import kinds
 from crds.base import Resource
 
 W = TypeVar("W", bound=Wire)
@@ -67,20 +68,27 @@ class FakeEvents:
 
 class FakeObjects:
     """The API: objects as JSON, generations, finalizers, owner references. Writes go straight
-    into ``store``."""
+    into ``store``, and into those that joined."""
 
     def __init__(self, store: ObjectStore, clock: FakeClock) -> None:
         self._store, self._clock = store, clock
+        self._stores = [store]
         self._raw: dict[Key, dict[str, Any]] = {}
-        self._version = 0
         self.writes: list[tuple[str, Key]] = []
+
+    def joined(self, store: ObjectStore) -> FakeObjects:
+        """The same API as another replica sees it."""
+        other = copy.copy(self)
+        other._store = store
+        self._stores.append(store)
+        return other
 
     async def create(self, obj: Resource) -> Any:
         key = key_of(obj)
         if key not in self._raw:
             raw = obj.wire()
             raw.pop("status", None)
-            uid = str(uuid5(UUID(int=0), f"{key}#{self._version}"))
+            uid = str(uuid5(UUID(int=0), f"{key}#{len(self.writes)}"))
             raw |= {"kind": key.kind}
             raw["metadata"] |= {"uid": uid, "generation": 1, "creationTimestamp": self._now()}
             self._raw[key] = raw
@@ -130,11 +138,18 @@ class FakeObjects:
         return self._model(key)
 
     async def refresh(self, key: Key) -> dict[str, Any] | None:
-        return self._raw.get(key)
+        raw = copy.deepcopy(self._raw.get(key))
+        if raw is not None:
+            self._store.apply(Change.PRESENT, key.kind, raw)
+        return raw
+
+    async def read(self, key: Key) -> Any:
+        return self._model(key) if await self.refresh(key) is not None else None
 
     def _remove(self, key: Key) -> None:
         raw = self._raw.pop(key)
-        self._store.apply(Change.GONE, key.kind, copy.deepcopy(raw))
+        for store in self._stores:
+            store.apply(Change.GONE, key.kind, copy.deepcopy(raw))
         self.writes.append(("gone", key))
         for other, child in list(self._raw.items()):
             owners = child["metadata"].get("ownerReferences", [])
@@ -144,10 +159,11 @@ class FakeObjects:
                 )
 
     def _changed(self, verb: str, key: Key, *, own: bool = False) -> None:
-        self._version += 1
-        self._raw[key]["metadata"]["resourceVersion"] = str(self._version)
         self.writes.append((verb, key))
-        self._store.apply(Change.PRESENT, key.kind, copy.deepcopy(self._raw[key]), own=own)
+        self._raw[key]["metadata"]["resourceVersion"] = str(len(self.writes))
+        for store in self._stores:
+            raw = copy.deepcopy(self._raw[key])
+            store.apply(Change.PRESENT, key.kind, raw, own=own and store is self._store)
 
     def _get(self, key: Key) -> dict[str, Any]:
         if key not in self._raw:
@@ -155,7 +171,7 @@ class FakeObjects:
         return self._raw[key]
 
     def _model(self, key: Key) -> Any:
-        return self._store.load(key)
+        return kinds()[key.kind].model_validate(copy.deepcopy(self._raw[key]))
 
     def _now(self) -> str:
         return datetime.fromtimestamp(int(self._clock.now()), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

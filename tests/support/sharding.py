@@ -7,16 +7,16 @@ from controller.sharding.base import Follower
 
 
 class Everything:
-    """Implements sharding.base.Sharding: owns all there is but ``foreign``."""
+    """Implements sharding.base.Sharding: owns all there is on ``arcs`` but ``foreign``."""
 
-    def __init__(self) -> None:
+    def __init__(self, arcs: Arcs = EVERYTHING) -> None:
         self.foreign: set[str] = set()
+        self.arcs = arcs
 
     generation = 1
-    arcs: Arcs = EVERYTHING
 
     def owns(self, uid: str) -> bool:
-        return uid not in self.foreign
+        return uid not in self.foreign and self.arcs.covers(uid)
 
     def check(self, uid: str) -> None:
         return None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from controller.keys import Key
-from controller.reconcile.actuator import Actuator, Context, Outcome, Store
+from controller.reconcile.actuator import Actuator, Context, News, Outcome, Store
 from kumulus_energy.crds import EnergyBudget
 
 DRAWING = ("Starting", "Running", "Rebooting", "Stopping", "Unknown")
 
 
-def budgets_of(vm: Any, store: Store) -> Iterable[Key]:
+def budgets_of(vm: News, store: Store) -> Iterable[Key]:
     """A VM concerns the budget of the zone that it is in, and those of a zone that it left."""
     return [Key("EnergyBudget", "", budget.name) for budget in store.list("EnergyBudget")]
 
@@ -33,6 +32,7 @@ def draws(store: Store, budget: EnergyBudget, but: str = "") -> int:
 class EnergyBudgetActuator(Actuator[EnergyBudget]):
     model = EnergyBudget
     watches = {"VirtualMachine": budgets_of}
+    surveys = frozenset({"VirtualMachine"})
 
     async def reconcile(self, obj: EnergyBudget, ctx: Context) -> Outcome:
         obj.status.watts = draws(ctx.store, obj)

@@ -173,8 +173,7 @@ class LeafActuator(_Toy):
     model = Leaf
     watches: ClassVar[Any] = {
         "Branch": lambda branch, _: [
-            Key("Leaf", *name.split("."))
-            for name in branch.metadata.annotations.get("wakes", "").split()
+            Key("Leaf", *name.split(".")) for name in branch.annotation("wakes").split()
         ]
     }
 

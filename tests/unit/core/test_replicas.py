@@ -152,6 +152,6 @@ async def test_an_object_made_anew_under_its_name_is_drained_with_the_old_one(
         assert one._reconcilers["Trunk"].working[key] and WORLD.running.get(key)
         uid = one._reconcilers["Trunk"].working[key]
         arcs = one.member.arcs
-        one.store._entries["Trunk"].pop(key)  # gone: what works on it is known all the same
+        one.store.forget(key)  # gone: what works on it is known all the same
         assert await one.handover.drain(arcs, 0.0) and not WORLD.running.get(key)
         assert uid and one.member.arcs != NOTHING

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from controller.keys import Key
 from controller.watch.base import Change
-from controller.watch.store import LAST_APPLIED, Changed, ObjectStore, key_of
+from controller.watch.changed import Changed
+from controller.watch.entry import LAST_APPLIED
+from controller.watch.store import ObjectStore, key_of
 from controller.watch.wakes import CROWD, Waker
 from crds.refs import references, targets
 from tests.unit.core.fakes import MODELS, Leaf, LeafActuator, Trunk

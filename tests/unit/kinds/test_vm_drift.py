@@ -40,7 +40,7 @@ async def test_a_crash_on_a_host_that_another_replica_works_on_is_noticed() -> N
     async with cloud() as world:
         vm = await running_vm(world)
         hosts = list(world.store.list("Host"))
-        world.sharding.foreign.update(host.uid for host in hosts)
+        world.seats[0].sharding.foreign.update(host.uid for host in hosts)
         versions = {host.name: host.metadata.resource_version for host in hosts}
         _machine(world).crash(vm.uid)
         await world.until(lambda: "Crashed" in world.events.reasons("vm"), seconds=30)

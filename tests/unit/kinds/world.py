@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
@@ -22,6 +23,7 @@ from controller.reconcile.actuator import Context, Observations, Tuning
 from controller.reconcile.holdings import host_place, store_place
 from controller.reconcile.reconciler import Machinery, Reconciler
 from controller.registry import Registry, build, fitted
+from controller.sharding.arcs import EVERYTHING, SPACE, Arcs
 from controller.status.writer import StatusWriter
 from controller.watch.store import ObjectStore
 from controller.watch.wakes import Waker
@@ -38,6 +40,9 @@ from tests.support.fakes import FakeAgents, FakeClock, FakeEvents, FakeLedger, F
 from tests.support.sharding import Everything
 
 GI = 2**30
+REPLICAS = int(os.environ.get("KUMULUS_TEST_REPLICAS", "1"))
+"""Controllers that share the work, unless a test says how many: all tests here have to pass with
+any number."""
 NS = "default"
 
 
@@ -46,65 +51,86 @@ def _fitted() -> tuple[Registry, dict[str, Flow]]:
     return fitted(Catalog())
 
 
-class World:
-    """Make it in the loop. ``controller()`` starts (again) what a controller process has; what
-    is outside of it (API, agents, ledger) stays."""
+class Seat:
+    """What one controller process has. ``start()`` makes it anew."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, world: World, store: ObjectStore, objects: FakeObjects, arcs: Arcs = EVERYTHING
+    ) -> None:
+        self._world = world
+        self.store, self.objects, self.sharding = store, objects, Everything(arcs)
+        self.store.hold(arcs)
+        self._forward_to: Callable[..., None] | None = None
+        self.store.subscribe(lambda changed: self._forward_to and self._forward_to(changed))
+
+    def start(self) -> None:
+        world, flows = self._world, dict(_fitted()[1])
+        actuators = [type(actuator) for actuator in _fitted()[0].actuators.values()]
+        registry = build(actuators, models=models().values(), modules=_fitted()[0].modules)
+        self.queues = Queues()
+        self._forward_to = Waker(self.store, self.queues, registry.actuators)
+        self.ctx = Context(
+            store=self.store, objects=self.objects, agents=world.agents, ledger=world.ledger,
+            flows=FlowEngine(world.meddle(flows), observers=world.observers),
+            events=world.events, observed=Observations(), clock=world.clock,
+            tuning=Tuning(), wake=self.wake,
+        )  # fmt: skip
+        machinery = Machinery(
+            store=self.store, objects=self.objects,
+            status=StatusWriter(self.objects, world.clock), sharding=self.sharding,
+            graph=registry.graph, actuators=registry.actuators, ctx=self.ctx,
+        )  # fmt: skip
+        self.reconcilers = {kind: Reconciler(kind, machinery) for kind in registry.actuators}
+        for kind, reconciler in self.reconcilers.items():
+            self.queues.open(WorkQueue(kind, reconciler, concurrency=8))
+        for kind in registry.models:
+            for key in self.store.keys(kind):
+                self.queues.add(key)
+        self.queues.start()
+
+    def wake(self, key: Key) -> None:
+        self.reconcilers[key.kind].unpark(key)
+        self.queues.add(key)
+
+
+class World:
+    """Make it in the loop. ``controller()`` starts (again) what the controller processes have;
+    what is outside of them (API, agents, ledger) stays. Of several ``replicas`` each works on its
+    share of the ring, and holds no more than that."""
+
+    def __init__(self, replicas: int | None = None) -> None:
+        replicas = replicas or REPLICAS
         self.clock, self.events, self.ledger = FakeClock(), FakeEvents(), FakeLedger()
         self.agents = FakeAgents(self.wake)
         self.observers: list[Observer] = []
         self.meddle: Callable[[dict[str, Flow]], dict[str, Flow]] = lambda flows: flows
         """Changes the flows of each controller that starts from now on."""
-        found, _ = _fitted()
-        self.store = ObjectStore(found.models, found.quiet)
+        self.registry, _ = _fitted()
+        self.store = ObjectStore(self.registry.models, self.registry.quiet)
         self.objects = FakeObjects(self.store, self.clock)
-        self.queues, self.sharding = Queues(), Everything()
-        self._forward_to: Callable[..., None] | None = None
-        self.store.subscribe(lambda changed: self._forward_to and self._forward_to(changed))
+        self.seats = [Seat(self, self.store, self.objects)] if replicas == 1 else []
+        for n in range(replicas if replicas > 1 else 0):
+            arcs = Arcs.of([(SPACE * n // replicas, SPACE * (n + 1) // replicas)])
+            store = ObjectStore(self.registry.models, self.registry.quiet, self.registry.divided)
+            self.seats.append(Seat(self, store, self.objects.joined(store), arcs))
         self.controller()
 
     def controller(self) -> None:
-        """A new controller process: nothing in memory but what the API holds."""
-        fresh, _ = _fitted()
-        actuators = [type(actuator) for actuator in fresh.actuators.values()]
-        self.registry = build(actuators, models=models().values(), modules=fresh.modules)
-        self.queues = Queues()
-        self._forward_to = Waker(self.store, self.queues, self.registry.actuators)
-        self.ctx = Context(
-            store=self.store, objects=self.objects, agents=self.agents, ledger=self.ledger,
-            flows=self._engine(),
-            events=self.events, observed=Observations(), clock=self.clock,
-            tuning=Tuning(), wake=self.wake,
-        )  # fmt: skip
-        machinery = Machinery(
-            store=self.store, objects=self.objects,
-            status=StatusWriter(self.objects, self.clock), sharding=self.sharding,
-            graph=self.registry.graph, actuators=self.registry.actuators, ctx=self.ctx,
-        )  # fmt: skip
-        self.reconcilers = {kind: Reconciler(kind, machinery) for kind in self.registry.actuators}
-        for kind, reconciler in self.reconcilers.items():
-            self.queues.open(WorkQueue(kind, reconciler, concurrency=8))
-        for kind in self.registry.models:
-            for key in self.store.keys(kind):
-                self.queues.add(key)
-        self.queues.start()
-
-    def _engine(self) -> FlowEngine:
-        return FlowEngine(self.meddle(dict(_fitted()[1])), observers=self.observers)
+        """New controller processes: nothing in memory but what the API holds."""
+        for seat in self.seats:
+            seat.start()
 
     def wake(self, key: Key) -> None:
-        reconciler = self.reconcilers.get(key.kind)
-        if reconciler is not None:
-            reconciler.unpark(key)
-        self.queues.add(key)
+        for seat in self.seats:
+            seat.wake(key)
 
     async def kill(self) -> None:
-        """The controller dies; agents and the API live on."""
-        await self.queues.stop(0)
+        """The controllers die; agents and the API live on."""
+        for seat in self.seats:
+            await seat.queues.stop(0)
 
     async def close(self) -> None:
-        await self.queues.stop(0)
+        await self.kill()
         await self.agents.close()
 
     # -- what tests do
@@ -201,9 +227,11 @@ class World:
 
 
 @asynccontextmanager
-async def cloud(hosts: int = 3, **capacity: int) -> AsyncIterator[World]:
+async def cloud(
+    hosts: int = 3, *, replicas: int | None = None, **capacity: int
+) -> AsyncIterator[World]:
     """A zone with one cluster of ``hosts``, storage, an image, offerings and a network."""
-    world = World()
+    world = World(replicas)
     try:
         for i in range(1, hosts + 1):
             world.agents.add(f"host-{i}", **capacity)

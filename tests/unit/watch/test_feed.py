@@ -15,7 +15,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from controller.client import ApiUnavailable
-from controller.keys import Key
 from controller.objects import resource_of
 from controller.sharding.arcs import EVERYTHING, NOTHING, SPACE, Arcs
 from controller.watch.base import Change
@@ -431,14 +430,3 @@ def test_a_line_without_end_is_refused() -> None:
     with pytest.raises(ApiUnavailable, match="without end"):
         for _ in range(LONGEST // 2**20 + 2):
             list(lines.feed(b"x" * 2**20))
-
-
-def test_a_key_is_kept_that_others_refer_to() -> None:
-    async def scenario() -> None:
-        async with running(leaves=10) as bench:
-            await bench.feed.settled()
-            bench.feed.keeps = lambda key: key == Key("Leaf", "default", "l4")
-            bench.feed.lose(EVERYTHING)
-            assert set(bench.known()) == {"l4"}
-
-    in_virtual_time(scenario)
