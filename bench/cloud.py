@@ -37,6 +37,7 @@ class Cloud:
     tls: ssl.SSLContext
     machine: apply.Manifest
     controller_metrics: str
+    agents_metrics: str
 
     def usage(self) -> dict[str, Usage]:
         """What each process has used so far, by its name."""
@@ -59,6 +60,7 @@ def cloud(hosts: int) -> Iterator[Cloud]:
             options.layout, kube, options.server,
             client_context(options.layout.pki / "ca.crt", plan.admin_pair(options.layout)),
             machine, f"https://{LOOPBACK}:{controller}/metrics",
+            f"https://{LOOPBACK}:{agents}/metrics",
         )  # fmt: skip
     finally:
         _kumulus("down", "--data-dir", str(root))
