@@ -65,6 +65,7 @@ class Core:
     def __post_init__(self) -> None:
         self._reconcilers: dict[str, Reconciler] = {}
         self._tell_agents: Fence | None = None
+        self._ledger: Ledger | None = None
         self.member = self._make_member()
         self.store = ObjectStore(self.registry.models, self.registry.quiet, self.registry.divided)
         self.queues = Queues(self._admits)
@@ -149,7 +150,7 @@ class Core:
         if flows is not None:
             self.handover.memories = (flows,)
         if fence is not None:
-            self._tell_agents = Fence(self.registry.actuators, context, fence)
+            self._tell_agents, self._ledger = Fence(self.registry.actuators, context, fence), ledger
         return context
 
     def ready(self) -> bool | str:
@@ -221,8 +222,10 @@ class Core:
         return self.handover.admits(key, self.member.owns)
 
     async def _fence(self, generation: int) -> None:
-        if self._tell_agents is not None:
-            await self._tell_agents(generation)
+        """Nobody acts under an older generation any more: neither on agents nor in the ledger.
+        Raises Transient while that cannot be said of the ledger."""
+        if self._tell_agents is not None and self._ledger is not None:
+            await asyncio.gather(self._tell_agents(generation), self._ledger.fence(generation))
 
     async def _resync(self) -> None:
         while True:

@@ -15,14 +15,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
+Permit = Callable[[Callable[[], int]], None]
 
-def _anything() -> None:
+
+def _anything(fenced: Callable[[], int]) -> None:
     return None
 
 
-PERMIT: ContextVar[Callable[[], None]] = ContextVar("permit", default=_anything)
+PERMIT: ContextVar[Permit] = ContextVar("permit", default=_anything)
 """Called in another thread, in each transaction that writes, once it has begun: raises if the
-caller may no longer write. A process may have been stopped while it waited for its turn."""
+caller may no longer write. A process may have been stopped while it waited for its turn. It gets
+what reads the fence (``Ledger.fence``) in that transaction; who has read it holds up whoever would
+raise it until the transaction ends."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,10 @@ class Ledger(Protocol):
     async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
         """Counted claims of ``owner`` become those of ``to``, in place of what it had in the same
         scopes: at no time is anything free in between. Again is fine: ``owner`` has none then."""
+
+    async def fence(self, generation: int) -> None:
+        """From now on the ring has at least this generation. When this returns, no transaction is
+        under way any more that was permitted under an older one."""
 
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         """Claims, for audits and for finding out what an owner has."""

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 
 from controller.errors import Terminal, Transient
 from controller.ledger.base import PERMIT
+from controller.ledger.fence import fenced
 
 T = TypeVar("T")
 
@@ -35,6 +37,8 @@ PATIENCE = 10.0
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 15
 LOCK_SECONDS = 3
+IDLE_SECONDS = 2
+"""Within a transaction; MariaDB then ends the connection, and undoes what it did."""
 THREADS = 8
 MAX_WAITING = 1024
 """Calls that may queue for a thread; beyond that the caller waits before it queues."""
@@ -71,7 +75,7 @@ class Database:
         permit = PERMIT.get()
 
         def permitted(connection: Connection) -> T:
-            permit()
+            permit(partial(fenced, connection))
             return work(connection)
 
         async with self._room:
@@ -208,7 +212,9 @@ def _mariadb(url: URL, read_only: bool = False) -> Engine:
             "connect_timeout": CONNECT_SECONDS,
             "read_timeout": STATEMENT_SECONDS,
             "write_timeout": STATEMENT_SECONDS,
-            "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_SECONDS}{session}",
+            # A process that is stopped within a transaction must not hold others up for long.
+            "init_command": f"SET SESSION innodb_lock_wait_timeout={LOCK_SECONDS}, "
+            f"SESSION idle_transaction_timeout={IDLE_SECONDS}{session}",
         },
     )
 

@@ -85,6 +85,9 @@ amounts = _table(
 )
 """Counted claims."""
 
+fence = _table("ledger_fence", _number("id", primary_key=True), _number("generation"))
+"""One row: no writer may act under an older generation of the ring."""
+
 versions = Table("ledger_schema", metadata, Column("version", Integer, primary_key=True))
 
 
@@ -92,7 +95,13 @@ def _first(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+def _second(connection: Connection) -> None:
+    fence.create(connection, checkfirst=True)
+    if connection.scalar(select(fence.c.id)) is None:
+        connection.execute(insert(fence).values(id=1, generation=0))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _second)
 """Number n brings version n to n + 1. Each must cope with having been done by another replica."""
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Select, Table, 
 from controller.ledger import counted, unique
 from controller.ledger.base import Claim, Pool
 from controller.ledger.database import PATIENCE, Database
+from controller.ledger.fence import raise_fence
 from controller.ledger.schema import NAME_LENGTH, addresses, amounts, migrate, names
 from controller.ledger.shared import Shared
 
@@ -123,6 +124,9 @@ class SqlLedger:
         _check(scope=scope, owner=owner, **{f"resource {r}": r for r in amounts})
         _amounts(amounts)
         await self._database.write(lambda c: counted.claim_amounts(c, scope, owner, amounts))
+
+    async def fence(self, generation: int) -> None:
+        await self._database.write(lambda c: raise_fence(c, generation))
 
     async def release(self, owner: str, prefix: str = "") -> int:
         _check(owner=owner, prefix=prefix)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from agents.wire import Facts, Inventory, Ping, Wire
 from controller.agentlink.client import Agents, Endpoint
+from controller.errors import Transient
 from controller.keys import Key
 from controller.ledger.base import PERMIT, Claim, Ledger, Pool
 from controller.sharding.base import Sharding
@@ -54,6 +55,12 @@ class Guard:
         """The same for ``uid``; "" is nobody's work in particular."""
         if uid:
             self.sharding.check(uid)
+
+    def in_transaction(self, uid: str, fenced: Callable[[], int]) -> None:
+        """The same in a transaction of the ledger. ``fenced``: the generation that it wants."""
+        self.of(uid)
+        if uid and fenced() > self.sharding.generation:
+            raise Transient("the ring has changed; it is read first", reason="RingChanged")
 
 
 async def to_its_end(
@@ -121,9 +128,9 @@ class GuardedLedger:
     @contextmanager
     def _permit(self) -> Iterator[None]:
         """Asks now, and once more in the transaction itself: until it may begin, this process may
-        be stopped, and the ring go on without it."""
+        be stopped, and the ring go on without it; then another has raised the ledger's fence."""
         self.guard()
-        token = PERMIT.set(partial(self.guard.of, WORK.get("")))
+        token = PERMIT.set(partial(self.guard.in_transaction, WORK.get("")))
         try:
             yield
         finally:
@@ -169,6 +176,9 @@ class GuardedLedger:
     async def hand_over(self, owner: str, to: str, prefix: str = "") -> None:
         with self._permit():
             await self.ledger.hand_over(owner, to, prefix)
+
+    async def fence(self, generation: int) -> None:
+        await self.ledger.fence(generation)
 
     async def claims(self, *, owner: str | None = None, prefix: str = "") -> Sequence[Claim]:
         return await self.ledger.claims(owner=owner, prefix=prefix)

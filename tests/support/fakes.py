@@ -339,6 +339,10 @@ class FakeLedger:
         self.values: dict[tuple[str, str], str] = {}  # (scope, owner) → value
         self.amounts: dict[tuple[str, str], dict[str, int]] = {}
         self.capacity: dict[str, dict[str, int]] = {}
+        self.generation = 0
+
+    async def fence(self, generation: int) -> None:
+        self.generation = max(self.generation, generation)
 
     async def claim_address(
         self, scope: str, owner: str, ranges: Sequence[tuple[int, int]], *,

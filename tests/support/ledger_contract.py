@@ -6,9 +6,10 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from sqlalchemy import text
 
 from controller.errors import Exhausted, Transient
-from controller.ledger.base import Claim
+from controller.ledger.base import PERMIT, Claim, Permit
 from controller.ledger.sql import SqlLedger
 
 T = TypeVar("T")
@@ -219,6 +220,14 @@ async def replicas(url: str, count: int = 2) -> Any:
             await ledger.close()
 
 
+async def _permitted(permit: Permit, work: Coroutine[Any, Any, T]) -> T:
+    token = PERMIT.set(permit)
+    try:
+        return await work
+    finally:
+        PERMIT.reset(token)
+
+
 def _claimer(url: str, name: str, count: int) -> None:
     """A process that claims, releases some of it, and claims again."""
 
@@ -313,6 +322,33 @@ class LedgerContract:
                 )
             )
             await audit(ledgers[0])
+
+    async def test_the_fence_waits_for_who_read_it_and_refuses_who_comes_later(
+        self, url: str
+    ) -> None:
+        async with replicas(url) as (old, new):
+            reading, go_on = threading.Event(), threading.Event()
+
+            def permit(fenced: Callable[[], int]) -> None:
+                if fenced() > 1:
+                    raise Transient("the ring has changed")
+                reading.set()
+                assert go_on.wait(30)
+
+            await new.fence(1)
+            claim = asyncio.create_task(_permitted(permit, old.claim_value("mac", "vm", "a")))
+            await asyncio.to_thread(reading.wait, 30)
+            raised = asyncio.create_task(new.fence(2))
+            await asyncio.sleep(0.3)
+            assert not raised.done(), "one is under way that was permitted before"
+            go_on.set()
+            await asyncio.gather(claim, raised)
+            with pytest.raises(Transient, match="the ring has changed"):
+                await _permitted(permit, old.claim_value("mac", "vm-2", "b"))
+            await new.fence(1)
+            with pytest.raises(Transient, match="the ring has changed"):
+                await _permitted(permit, old.release("vm"))
+            assert [c.owner for c in await new.claims(prefix="mac")] == ["vm"]
 
     def test_processes_compete_and_one_is_killed(self, url: str) -> None:
         async def prepare() -> None:

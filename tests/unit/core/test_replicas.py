@@ -16,6 +16,7 @@ from controller.reconcile.actuator import Actuator
 from controller.settings import Settings
 from controller.sharding.arcs import NOTHING
 from crds.base import ObjectMeta
+from tests.support.fakes import FakeLedger
 from tests.unit.core.fakes import WORLD, FakeApi, FakeSource, Leaf, LoopClock, Trunk, toy_registry
 
 VIRTUAL = pytest.mark.looptime(noop_cycles=1)
@@ -155,3 +156,35 @@ async def test_an_object_made_anew_under_its_name_is_drained_with_the_old_one(
         one.store.forget(key)  # gone: what works on it is known all the same
         assert await one.handover.drain(arcs, 0.0) and not WORLD.running.get(key)
         assert uid and one.member.arcs != NOTHING
+
+
+@VIRTUAL
+async def test_what_is_taken_by_force_is_fenced_in_the_ledger_before_it_is_served(
+    api: FakeApi,
+) -> None:
+    def equipped(identity: str, ledger: FakeLedger) -> Core:
+        made = Core(Settings(lease_duration=10), toy_registry(), api, identity, LoopClock())  # type: ignore[arg-type]
+        made.equip(agents=None, ledger=ledger, flows=None, fence=told)  # type: ignore[arg-type]
+        return made
+
+    async def told(endpoint: Any, generation: int) -> None:
+        raise AssertionError("there are no agents")
+
+    ledgers = FakeLedger(), FakeLedger()
+    first, second = (equipped(name, ledger) for name, ledger in zip("ab", ledgers, strict=True))
+    task = asyncio.create_task(first.run(FakeSource(api), asyncio.Event()))
+    await asyncio.sleep(2)
+    stopping = asyncio.Event()
+    other = asyncio.create_task(second.run(FakeSource(api), stopping))
+    await asyncio.sleep(5)
+    assert 0 < second.member.arcs.share < 1
+    before = ledgers[1].generation
+    first.member.leave = asyncio.Event().wait  # type: ignore[method-assign, assignment]
+    task.cancel()
+    await asyncio.sleep(60)
+    assert second.member.arcs.share == 1
+    assert before < ledgers[1].generation <= second.member.generation
+    stopping.set()
+    await asyncio.wait_for(other, 60)
+    task.cancel()
+    await asyncio.wait([task])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ async def test_the_right_is_asked_for_when_the_transaction_has_begun(tmp_path: P
     ledger = await SqlLedger.open(f"sqlite:///{path}")
     rights = [True]
 
-    def permit() -> None:
+    def permit(fenced: Callable[[], int]) -> None:
         if not rights[0]:
             raise Transient("the ring has given it away")
 

@@ -9,6 +9,7 @@ import pytest
 
 from agents.wire import Empty
 from controller.agentlink.client import Endpoint
+from controller.errors import Transient
 from controller.keys import Key
 from controller.objects import Objects
 from controller.sharding.base import Moved
@@ -119,3 +120,13 @@ async def test_an_error_of_what_is_guarded_comes_through() -> None:
 
     with pytest.raises(LookupError, match="so"):
         await to_its_end(fails(), 1.0)
+
+
+def test_in_a_transaction_the_ledgers_generation_counts_too() -> None:
+    guard = Guard(Everything())
+    guard.in_transaction("mine", lambda: 1)
+    with pytest.raises(Transient, match="the ring has changed"):
+        guard.in_transaction("mine", lambda: 2)
+    guard.in_transaction("", lambda: 2)  # not a reconcile's
+    with pytest.raises(Moved):
+        Guard(Lost()).in_transaction("gone", lambda: 0)
