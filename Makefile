@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Tests start Kumulus hundreds of times: not without its byte code.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/.venv/bin:$(PATH):$(CURDIR)/.cache/bin
 UP ?=
 TESTS ?= tests

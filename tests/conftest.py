@@ -19,6 +19,14 @@ settings.load_profile("kumulus")
 asyncio.set_event_loop(None)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Virtual time jumps as soon as the loop is idle. looptime's default of 42 idle turns before
+    each jump is for threads that it does not know; ours go through executors, which it waits for,
+    and half of all the tests' time went there."""
+    if item.get_closest_marker("looptime"):
+        item.add_marker(pytest.mark.looptime(noop_cycles=0))
+
+
 def _terminated(number: int, frame: FrameType | None) -> None:
     pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
@@ -26,3 +34,6 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 # A run that is told to end (a time limit, a CI that is cancelled) cleans up what it made.
 if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGTERM, _terminated)
+    # A shell has what it starts in the background ignore Ctrl-C, and so would all that we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

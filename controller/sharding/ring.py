@@ -18,6 +18,7 @@ nobody holds anything until each of them has joined the new ring or its Lease is
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -136,8 +137,14 @@ def dump(ring: Ring) -> str:
 
 def load(text: Any) -> Ring:
     """Raises BadRing."""
+    return _parsed(str(text))
+
+
+# Mostly the same text as a second ago.
+@functools.lru_cache(8)
+def _parsed(text: str) -> Ring:
     try:
-        wire = _Wire.model_validate_json(str(text))
+        wire = _Wire.model_validate_json(text)
     except ValidationError as error:
         why = error.errors(include_url=False, include_input=False)[0]["msg"]
         raise BadRing(

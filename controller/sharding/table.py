@@ -22,8 +22,9 @@ The price is that the table is state: it is in the ring object, changed by compa
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from controller.sharding.arcs import SPACE, Arcs
 
@@ -36,10 +37,13 @@ Table = tuple[str, ...]
 """For each slot a member's name, or NOBODY."""
 
 
-def arcs_of(slots: Iterable[int]) -> Arcs:
+# A ring at rest is looked at every second; the same table has the same arcs.
+@functools.lru_cache(64)
+def arcs_of(slots: frozenset[int]) -> Arcs:
     return Arcs.of((SPACE * slot // SLOTS, SPACE * (slot + 1) // SLOTS) for slot in slots)
 
 
+@functools.lru_cache(64)
 def slots_of(table: Table, member: str) -> frozenset[int]:
     return frozenset(slot for slot, owner in enumerate(table) if owner == member)
 

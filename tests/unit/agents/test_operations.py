@@ -330,7 +330,7 @@ def test_each_once_one_at_a_time_in_order(
                     driver.runs, [o.id for a, o in wanted if (a, o.resource) == (agent, resource)]
                 )
 
-    with closing(looptime.new_event_loop()) as loop:
+    with closing(looptime.new_event_loop(noop_cycles=0)) as loop:
         loop.run_until_complete(scenario())
 
 

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 def in_virtual_time(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run a coroutine on a loop whose clock jumps: for hypothesis, whose tests are not async."""
-    with closing(looptime.new_event_loop()) as loop:
+    with closing(looptime.new_event_loop(noop_cycles=0)) as loop:
         return loop.run_until_complete(work())
 
 

@@ -19,7 +19,6 @@ from crds.base import ObjectMeta
 from tests.support.fakes import FakeLedger
 from tests.unit.core.fakes import WORLD, FakeApi, FakeSource, Leaf, LoopClock, Trunk, toy_registry
 
-VIRTUAL = pytest.mark.looptime(noop_cycles=1)
 LEAVES = [Key("Leaf", "default", f"l{number}") for number in range(40)]
 
 
@@ -59,7 +58,7 @@ def poke(api: FakeApi, key: Key, note: str) -> None:
     api.edit(key, change)
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_each_object_is_looked_at_by_its_owner_alone(api: FakeApi) -> None:
     async with core(api, "one") as one, core(api, "two") as two:
         await asyncio.sleep(5)
@@ -76,7 +75,7 @@ async def test_each_object_is_looked_at_by_its_owner_alone(api: FakeApi) -> None
             assert 0 < note.keys < len(LEAVES)
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_foreign_keys_do_not_enter_the_queues(api: FakeApi) -> None:
     async with core(api, "one") as one, core(api, "two"):
         await asyncio.sleep(5)
@@ -89,7 +88,7 @@ async def test_foreign_keys_do_not_enter_the_queues(api: FakeApi) -> None:
         queue.start()
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_a_new_owner_knows_what_the_one_before_wrote_though_its_watch_lags(
     api: FakeApi,
 ) -> None:
@@ -124,7 +123,7 @@ def _raw(core: Core, key: Key) -> bytes:
     return entry.raw
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_work_under_way_is_ended_before_another_begins(api: FakeApi) -> None:
     rng = random.Random(3)
     for key in LEAVES:
@@ -140,7 +139,7 @@ async def test_work_under_way_is_ended_before_another_begins(api: FakeApi) -> No
         assert found is not None and found["status"]["conditions"]
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_an_object_made_anew_under_its_name_is_drained_with_the_old_one(
     api: FakeApi,
 ) -> None:

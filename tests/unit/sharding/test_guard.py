@@ -27,7 +27,6 @@ from tests.support.fakes import FakeLedger
 from tests.support.sharding import Everything
 
 HOST = Endpoint("h", "host", "127.0.0.1", 1)
-VIRTUAL = pytest.mark.looptime(noop_cycles=1)
 
 
 class Lost(Everything):
@@ -54,7 +53,7 @@ async def command(agents: GuardedAgents) -> None:
     await agents.run(HOST, "a", "r", Empty(), Empty, operation="o", owner=Key("Zone", "", "z"))
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_commands_claims_and_writes_of_a_lost_object_do_not_leave() -> None:
     guard = Guard(Lost())
     agents, ledger = SlowAgents(0.0), FakeLedger()
@@ -90,7 +89,7 @@ async def test_commands_claims_and_writes_of_a_lost_object_do_not_leave() -> Non
     await command(guarded)  # not a reconcile's: nobody's object
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_what_has_begun_ends_though_it_is_cancelled_and_what_takes_too_long_is_reported() -> (
     None
 ):
@@ -113,7 +112,7 @@ async def test_what_has_begun_ends_though_it_is_cancelled_and_what_takes_too_lon
         assert bool(agents.ended) == ends, "cancelled, then"
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_an_error_of_what_is_guarded_comes_through() -> None:
     async def fails() -> None:
         raise LookupError("so")

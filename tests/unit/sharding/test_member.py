@@ -14,8 +14,6 @@ from controller.sharding.ring_object import CONFIG_MAPS, NAME
 from tests.unit.sharding import simulation
 from tests.unit.sharding.simulation import DURATION, Replica, World
 
-# No threads and no sockets: there is no point in giving those time.
-VIRTUAL = pytest.mark.looptime(noop_cycles=1)
 DISTURBANCES = int(os.environ.get("KUMULUS_TEST_DISTURBANCES", "200"))
 SEEDS = int(os.environ.get("KUMULUS_TEST_SEEDS", "1"))
 
@@ -47,7 +45,7 @@ async def served(world: World, seconds: float) -> float:
     raise AssertionError(f"not everything is owned after {seconds} s")
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_one_replica_serves_everything_at_once_and_five_share_it() -> None:
     async with replicas(1) as (world, _):
         assert await served(world, 1) < 1
@@ -58,7 +56,7 @@ async def test_one_replica_serves_everything_at_once_and_five_share_it() -> None
         assert sum(shares) == pytest.approx(1) and max(shares) <= 0.2 * 1.15
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_a_leaving_replica_hands_over_in_about_a_second() -> None:
     async with replicas(3) as (world, started):
         await world.settle(5)
@@ -74,7 +72,7 @@ async def test_a_leaving_replica_hands_over_in_about_a_second() -> None:
         assert ("leases", "ns", "r0") not in world.api.objects
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("seed", range(8))
 async def test_a_killed_replica_is_replaced_within_15_seconds(seed: int) -> None:
     async with replicas(3, seed) as (world, started):
@@ -84,7 +82,7 @@ async def test_a_killed_replica_is_replaced_within_15_seconds(seed: int) -> None
         assert DURATION / 2 < await served(world, 15) <= 15
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("seconds", [1, 5, 8, 30])
 async def test_a_stopped_replica_does_nothing_when_it_goes_on(seconds: float) -> None:
     async with replicas(3) as (world, started):
@@ -99,7 +97,7 @@ async def test_a_stopped_replica_does_nothing_when_it_goes_on(seconds: float) ->
         await world.settle()
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("seed", range(4))
 async def test_who_is_cut_off_stops_before_anybody_takes_over(seed: int) -> None:
     async with replicas(2, seed) as (world, started):
@@ -116,7 +114,7 @@ async def test_who_is_cut_off_stops_before_anybody_takes_over(seed: int) -> None
         await world.settle()
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_what_was_on_its_way_when_its_sender_went_is_refused(
     leaves: bool, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +140,7 @@ async def test_what_was_on_its_way_when_its_sender_went_is_refused(
         assert not [done for done in world.outside.done if done.tenure[0] == 0 and done.at > taken]
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_the_api_server_goes_away_and_comes_back() -> None:
     async with replicas(3) as (world, started):
         await world.settle(5)
@@ -155,7 +153,7 @@ async def test_the_api_server_goes_away_and_comes_back() -> None:
         await world.settle()
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("leases_too", [False, True])
 async def test_a_deleted_ring_is_made_anew_with_a_higher_generation(leases_too: bool) -> None:
     async with replicas(3) as (world, started):
@@ -170,7 +168,7 @@ async def test_a_deleted_ring_is_made_anew_with_a_higher_generation(leases_too: 
         assert min(replica.member.generation for replica in started) > before
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_a_ring_that_cannot_be_read_stops_nothing_and_is_repaired_by_deleting_it() -> None:
     async with replicas(2) as (world, _):
         await world.settle(5)
@@ -180,7 +178,7 @@ async def test_a_ring_that_cannot_be_read_stops_nothing_and_is_repaired_by_delet
         await world.settle(30)
 
 
-@VIRTUAL
+@pytest.mark.looptime
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_two_hundred_disturbances(seed: int) -> None:
     """Joins, leaves, kills, pauses, cuts, all at random and on top of each other."""

@@ -87,7 +87,7 @@ def test_several_at_once_move_no_more_than_balance_needs(
 
 def test_the_worst_that_can_be_fits_one_request() -> None:
     """Every other slot: no set of slots has more arcs."""
-    arcs = arcs_of(range(0, SLOTS, 2))
+    arcs = arcs_of(frozenset(range(0, SLOTS, 2)))
     assert len(arcs.ranges) == SLOTS // 2
     assert len(arcs.selector()) <= 8_000
     assert len(urlencode({"shardSelector": arcs.selector()})) <= 8_000
