@@ -27,19 +27,19 @@ test: dev ## Install what tests need and run everything (CI runs this).
 	scripts/test $(TESTS)
 
 unit: dev ## Unit tests only.
-	pytest -q -n auto --dist worksteal tests/unit
+	@scripts/test tests/unit
 
 faults: dev ## Every fault at every step of every flow, in virtual time.
-	pytest -q -n auto --dist worksteal tests/faults
+	@scripts/test tests/faults
 
 integration: dev ## Tests of single parts with the real thing: libvirt, MariaDB, processes.
-	pytest -q tests/integration
+	@scripts/test tests/integration
 
 e2e: dev ## The whole cloud.
-	pytest -q tests/e2e
+	@scripts/test tests/e2e
 
 conformance: dev ## API conformance, on the embedded server or on KUBECONFIG=….
-	pytest -q tests/conformance
+	@scripts/test tests/conformance
 
 lint: dev ## Style, types, layers, and that generated files are fresh.
 	ruff check .

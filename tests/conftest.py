@@ -10,6 +10,10 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.spread import pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+
 # Machines that run tests are shared and slow at times: a slow example is no failure.
 settings.register_profile("kumulus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("kumulus")

@@ -22,6 +22,11 @@ def _everything(cloud: Cloud) -> tuple[Any, ...]:
     return sorted(cloud.ledger_rows()), cloud.inventory(), versions
 
 
+def _used(cloud: Cloud) -> int:
+    found: int = (cloud.get("L3Network", "lan") or {})["status"]["usedIps"]
+    return found
+
+
 def _claim(cloud: Cloud, *rows: tuple[str, str, str], undo: bool = False) -> None:
     """Values in the ledger that nobody owns."""
     with sqlite3.connect(cloud.layout.root / "ledger.sqlite", timeout=10) as ledger:
@@ -48,6 +53,8 @@ def _found(report: Any, what: str) -> set[tuple[str, str, str]]:
 
 
 def test_a_cloud_at_rest_is_clean(site: Cloud) -> None:
+    # A network counts its addresses a little later.
+    wait_for("the count of addresses", lambda: _used(site) == 1)
     before = _everything(site)
     code, report = site.audit()
     assert (code, report["clean"]) == (0, True), report

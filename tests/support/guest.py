@@ -18,6 +18,7 @@ User data that starts with ``#!`` is run once ready, with its output on the cons
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import os
@@ -139,15 +140,17 @@ class GuestUnavailable(Exception):
 
 
 def build_guest(cache: Path = CACHE) -> Path:
-    """The guest's disk image (qcow2). Built once; GuestUnavailable says what is missing."""
+    """The guest's disk image (qcow2). Built once, by whoever is first; GuestUnavailable says what
+    is missing."""
     require_tools(TOOLS)
     cache.mkdir(parents=True, exist_ok=True)
     image = cache / f"guest-{_version()}.qcow2"
-    if image.exists():
-        return image
-    kernel = _kernel(cache)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        _build(kernel, Path(scratch)).rename(image)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not image.exists():
+            kernel = _kernel(cache)
+            with tempfile.TemporaryDirectory(dir=cache) as scratch:
+                _build(kernel, Path(scratch)).rename(image)
     return image
 
 

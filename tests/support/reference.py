@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from random import Random
 
 import pytest
+
+from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT.parent / "shared" / "reference-apiserver"
@@ -43,7 +43,7 @@ def reference_cluster() -> Iterator[Path]:
 def _start(directory: str) -> str:
     """Starts it; on another port if somebody took one of the free ones in between."""
     for _ in range(4):
-        done = _run("start", directory, str(_free_ports()))
+        done = _run("start", directory, str(free_ports(PORTS)[0]))
         if done.returncode == 0:
             return done.stdout.strip().splitlines()[-1]
         _run("stop", directory)
@@ -59,28 +59,3 @@ def _run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=90,
         check=False,
     )
-
-
-def _free_ports() -> int:
-    """The first of PORTS free loopback ports in a row, below the range of outgoing connections."""
-    dice = Random()
-    for _ in range(100):
-        first = dice.randrange(20000, 32000)
-        with ExitStack() as held:
-            try:
-                for port in range(first, first + PORTS):
-                    held.enter_context(_bound(port))
-            except OSError:
-                continue
-            return first
-    raise RuntimeError("no free ports on loopback")
-
-
-def _bound(port: int) -> socket.socket:
-    taken = socket.socket()
-    try:
-        taken.bind(("127.0.0.1", port))
-    except OSError:
-        taken.close()
-        raise
-    return taken
