@@ -72,7 +72,7 @@ def test_a_vm_waits_for_its_image_and_goes_on_at_once(site: Cloud) -> None:
         return site.state("VirtualMachine", "early") not in ("", "Created")
 
     # It is woken: everything is looked at anew only every ten minutes.
-    wait_for("the VM to go on", started, seconds=5)
+    wait_for("the VM to go on", started)
     site.wait_state("VirtualMachine", "early", "Running")
     site.kubectl("delete", "vm", "early", "--timeout=30s")
     site.kubectl("delete", "image", "later", "--timeout=30s")

@@ -44,7 +44,7 @@ T = TypeVar("T")
 Object = dict[str, Any]
 
 
-def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 30.0) -> T:
+def wait_for(what: str, probe: Callable[[], T | None], seconds: float = 60.0) -> T:
     """The probe's first true answer; TimeoutError naming ``what`` and the last error."""
     end = time.monotonic() + seconds
     last = ""
@@ -208,7 +208,7 @@ class Cloud:
             process.kill()
             process.wait(10)
 
-    def wait_killed(self, name: str, seconds: float = 30.0) -> None:
+    def wait_killed(self, name: str, seconds: float = 60.0) -> None:
         """Wait until the process has killed itself."""
         process = self.processes.pop(name)
         try:

@@ -103,7 +103,7 @@ def kubectl() -> str | None:
     return shutil.which("kubectl") or (str(unpacked) if unpacked.exists() else None)
 
 
-def until(condition: Callable[[], Any], seconds: float = 30, *, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], seconds: float = 60, *, what: str = "it") -> Any:
     """The first true answer of ``condition``. Exceptions count as no answer until the end."""
     end = time.monotonic() + seconds
     while True:
