@@ -10,9 +10,9 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.spread import pytest_collection_modifyitems, pytest_configure
+from tests.support.spread import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+__all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
 # Machines that run tests are shared and slow at times: a slow example is no failure.
 settings.register_profile("kumulus", deadline=None, suppress_health_check=[HealthCheck.too_slow])

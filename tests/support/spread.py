@@ -2,36 +2,51 @@
 
 Tests that use one server, cloud or host stay together and in their order: they are a group, given
 to one process whole. The longest groups begin first, so that nobody waits for one at the end.
-``scripts/test`` asks for it with ``--dist loadgroup``.
+``scripts/test`` asks for it with ``--dist loadscope --no-loadscope-reorder``.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # (how the tests' ids begin, the group's name, about how many seconds it takes)
 GROUPS = tuple(
     (re.compile(f"tests/{pattern}"), name, seconds)
     for pattern, name, seconds in (
-        (r"conformance/.*\[reference", "conformance-reference", 150),
-        (r"conformance/.*\[embedded", "conformance-embedded", 150),
-        (r"conformance/.*\[given", "conformance-given", 150),
-        (r"integration/libvirt/", "libvirt", 150),
-        (r"integration/chart/test_image", "image", 140),
-        (r"e2e/test_real_vm", "real-vm", 100),
-        (r"e2e/test_audit", "audit", 150),
+        (r"integration/libvirt/", "libvirt", 165),
+        (r"integration/chart/test_image", "image", 120),
+        (r"e2e/test_up", "up", 120),
         (r"e2e/test_crash\.py.*\[[^:]*:[^:]*:before", "crash-before", 120),
         (r"e2e/test_crash\.py", "crash-after", 120),
-        (r"e2e/test_agent_faults", "agent-faults", 120),
-        (r"e2e/test_up", "up", 100),
-        (r"e2e/test_replicas", "replicas", 60),
-        (r"integration/crds/.*\[reference", "crds-reference", 50),
-        (r"integration/crds/.*\[embedded", "crds-embedded", 50),
+        (r"e2e/test_audit.*killed", "audit-killed", 120),
+        (r"conformance/.*\[reference", "conformance-reference", 110),
+        (r"conformance/.*\[given", "conformance-given", 110),
+        (r"e2e/test_agent_faults", "agent-faults", 95),
+        (r"e2e/test_cascade", "cascade", 90),
+        (r"e2e/test_audit", "audit", 60),
+        (r"e2e/test_plugins", "plugins", 60),
+        (r"conformance/.*\[embedded", "conformance-embedded", 60),
+        (r"integration/apiserver/test_examples", "examples", 55),
+        (r"e2e/test_real_vm", "real-vm", 50),
+        (r"e2e/test_replicas", "replicas", 50),
+        (r"integration/apiserver/test_crash", "apiserver-crash", 50),
+        (r"e2e/test_tags", "tags", 45),
+        (r"integration/crds/test_manifests.*\[reference", "crds-reference", 40),
+        (r"integration/crds/test_manifests.*\[embedded", "crds-embedded", 35),
+        (r"integration/ledger/", "mariadb", 35),
+        (r"integration/admission/", "admission", 35),
+        (r"e2e/test_readme", "readme", 35),
+        (r"integration/chart/", "chart", 30),
+        (r"integration/agents/test_kill", "agents-killed", 30),
+        (r"integration/core/", "core", 30),
+        (r"integration/apiserver/test_fuzz", "fuzz", 25),
     )
 )
-OTHERS = 20
+OTHERS = 15
 """Seconds. A test that none of them matches is grouped by its file."""
 
 
@@ -43,25 +58,18 @@ def group_of(nodeid: str) -> tuple[str, int]:
     return nodeid.partition("::")[0], OTHERS
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Plain())
+class Scheduling(LoadScopeScheduling):
+    """Gives a process the next group when it has almost done its own."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling | None:
+    return Scheduling(config, log) if config.getoption("dist") == "loadscope" else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not getattr(config.option, "loadgroup", False):
-        return
-    groups = {item.nodeid: group_of(item.nodeid) for item in items}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(groups[item.nodeid][0]))
-    items.sort(key=lambda item: (-groups[item.nodeid][1], groups[item.nodeid][0]))
-
-
-class _Plain:
-    """Reports name a test as it is to be asked for, without the group that xdist appends."""
-
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        place, at, group = report.nodeid.rpartition("@")
-        if at and "]" not in group:
-            report.nodeid = place
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: -group_of(item.nodeid)[1])

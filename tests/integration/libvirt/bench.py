@@ -20,6 +20,7 @@ from agents.runtime import running
 from agents.settings import AgentSettings
 from agents.wire import (
     ACTIONS,
+    CachePruneArgs,
     Disk,
     Empty,
     Error,
@@ -146,6 +147,11 @@ class Bench:
                 virtual_size=added.virtual_size,
             )
         return self.image
+
+    async def forget_images(self) -> None:
+        """Out of the host's cache, so that the next disk has to fetch its image again."""
+        for image in (await self.inventory()).images:
+            await self.do("image.prune", image, CachePruneArgs(path=str(self.host.storage)))
 
     async def clear(self) -> None:
         """After a test that failed: what it left would fail the next ones too."""

@@ -50,8 +50,9 @@ def pytest_runtest_makereport(
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="session")
 async def cleared(request: pytest.FixtureRequest, bench: Bench) -> AsyncIterator[None]:
-    """A test that fails leaves nothing to the next one."""
+    """A test leaves nothing to the next one, even if it fails."""
     yield
     if request.node.stash.get(_failed, False):
         await bench.clear()
+    await bench.forget_images()
     bench.nets.clear()

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from agents.wire import CachePruneArgs, Inventory, VolumeCreateArgs
+from agents.wire import Inventory, VolumeCreateArgs
 from tests.integration.libvirt.bench import DISK_BYTES, Bench, Failed, Guest, Net, eventually
 
 pytestmark = [
@@ -43,13 +43,6 @@ async def test_volume_create_survives_a_killed_agent(bench: Bench, moment: float
     volumes = [p.name for p in (bench.host.storage / "volumes").iterdir()]
     assert volumes == [f"{guest.root}.qcow2"], "one volume, no leftovers"
     await guest.delete_disk()
-    await _forget_image(bench, guest)
-
-
-async def _forget_image(bench: Bench, guest: Guest) -> None:
-    """So that the next one has to be fetched again."""
-    assert bench.image is not None
-    await bench.do("image.prune", bench.image.uid, CachePruneArgs(path=guest.storage))
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -70,7 +63,7 @@ async def test_vm_start_survives_a_killed_agent(bench: Bench, moment: float) -> 
     await bench.do("vm.destroy", guest.uid)
     await net.release(5)
     await guest.delete_disk()
-    await _forget_image(bench, guest)
+    await bench.forget_images()
     assert await bench.inventory() == Inventory()
 
 
