@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import lzma
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +17,7 @@ from tests.support.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT.parent / "shared" / "reference-apiserver"
+CACHE = ROOT / ".cache" / "reference"
 TOOLS = ("bash", "curl", "openssl", "xz")
 PORTS = 3
 """The API server's, and the two after it for its etcd."""
@@ -34,10 +37,31 @@ def reference_cluster() -> Iterator[Path]:
     if reason := missing():
         pytest.skip(reason)
     with tempfile.TemporaryDirectory(prefix="reference-") as directory:
+        for program in _programs():
+            Path(directory, program.name).symlink_to(program)
         try:
             yield Path(_start(directory))
         finally:
             _run("stop", directory)
+
+
+def _programs() -> list[Path]:
+    """Unpacked once; ``start`` would do it for each server, which takes it most of its time."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return [_unpacked(packed) for packed in FOLDER.glob("*.xz")]
+
+
+def _unpacked(packed: Path) -> Path:
+    program = CACHE / packed.stem
+    if not program.exists() or program.stat().st_mtime < packed.stat().st_mtime:
+        scratch = program.with_suffix(".new")
+        with lzma.open(packed) as source, scratch.open("wb") as target:
+            shutil.copyfileobj(source, target)
+        scratch.chmod(0o755)
+        scratch.replace(program)
+    return program
 
 
 def _start(directory: str) -> str:
