@@ -110,7 +110,10 @@ async def test_killed_under_load_nothing_accepted_is_lost(
                 accepted.extend((host, id) for id in ids)
 
         loads = [asyncio.create_task(load(f"host-{n}")) for n in range(4)]
-        await asyncio.sleep(rng.uniform(0.3, 1.0))
+        enough = len(accepted) + rng.randrange(20, 120)
+        async with asyncio.timeout(60):
+            while len(accepted) < enough:
+                await asyncio.sleep(0.01)
         await agent.end(signal.SIGKILL)
         ended = await asyncio.gather(*loads, return_exceptions=True)
         assert all(e is None or isinstance(e, aiohttp.ClientError | OSError) for e in ended), ended

@@ -157,7 +157,7 @@ async def test_an_object_made_anew_under_its_name_is_drained_with_the_old_one(
         assert uid and one.member.arcs != NOTHING
 
 
-@VIRTUAL
+@pytest.mark.looptime
 async def test_what_is_taken_by_force_is_fenced_in_the_ledger_before_it_is_served(
     api: FakeApi,
 ) -> None:
