@@ -1,72 +1,54 @@
 """CEL rules of custom resources (``x-kubernetes-validations``).
 
-The library is ``cel-expr-python``, the binding of the reference C++ implementation. Measured here
-against ``common-expression-language`` (Rust) and ``cel-python`` (pure Python) on fifty expressions
-in Kubernetes' style: the C++ one knows optionals (``self.?a.orValue(…)``), the string functions
-and ``cel.bind``, finds undeclared names and wrong operand types when a rule is compiled, and
-matches with RE2 as Kubernetes does; the Rust one fails the first two and finds the others only
-when a rule runs. One activation serves all rules of a node: 65 µs to convert a 1.5 KB object and
-its old self, then 3.5 µs a rule; Rust converts anew for each rule, 570 µs; pure Python takes
-milliseconds. A rule is compiled once, when its CustomResourceDefinition is accepted.
+``controller.apiserver.cel`` compiles them, once, when their CustomResourceDefinition is accepted.
+The library, ``cel-expr-python``, was measured against ``common-expression-language`` (Rust) and
+``cel-python`` (pure Python) on fifty expressions in Kubernetes' style: it knows optionals, finds
+undeclared names and wrong operand types when a rule is compiled, and matches with RE2 as
+Kubernetes does; the Rust one finds them only when a rule runs. One activation serves all rules of
+a node: 65 µs to convert a 1.5 KB object and its old self, then 3.5 µs a rule; Rust converts anew
+for each rule, 570 µs; pure Python takes milliseconds.
 
-Known gaps, all found at compile time and thus refused: Kubernetes' ``quantity``, ``ip``, ``cidr``,
-``url``, ``semver`` and ``format`` types, ``sets.*``, two-variable comprehensions. Strings with
-format date-time and duration stay strings: write ``timestamp(self.t)``. Cost limits are not
-estimated, optionalOldSelf is refused.
+Only the type of ``self`` is declared, not those of its fields: ``self.a == 1`` compiles whatever
+``a`` is, and is a failed rule if ``a`` is a string. The library takes no times and durations within
+an object, so strings of these formats are strings: ``timestamp(self.t)`` works on every server.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cel_expr_python import cel
-from cel_expr_python.ext import ext_bindings, ext_math, ext_optional, ext_strings
-
 from controller.apiserver import errors
+from controller.apiserver.cel import budget
+from controller.apiserver.cel.budget import Budget
+from controller.apiserver.cel.environment import (
+    CompileError,
+    Environment,
+    EvaluationError,
+    Program,
+)
+from controller.apiserver.cel.functions import T
 from controller.apiserver.errors import FieldError
+from controller.apiserver.schema.rule_values import Adapter, adapter_of, escape
 from controller.apiserver.schema.structural import MISSING, Node, correlate, json_type, same
 
-_T = cel.Type
-_RESERVED = frozenset(
-    (
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    )
-)
-_SYMBOLS = {"__": "__underscores__", ".": "__dot__", "-": "__dash__", "/": "__slash__"}
-_NAME = re.compile(r"[A-Za-z_.\-/][A-Za-z0-9_.\-/]*\Z")
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _ACCESS = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
+_METADATA = ("name", "generateName")
 _STRINGS = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'')
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+\Z")
-_QUANTITY = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+|[numkMGTPE]|[KMGTPE]i)?\Z")
+
+_TYPES = {
+    "string": T.STRING, "bytes": T.BYTES, "int": T.INT, "double": T.DOUBLE, "bool": T.BOOL,
+    "list": T.List(T.DYN), "map": T.Map(T.STRING, T.DYN), "dyn": T.DYN,
+}  # fmt: skip
 
 
-class _Failed(ValueError):
-    """A rule could not be evaluated: the object is refused."""
+class _OverBudget(Exception):
+    """No further rules are asked of this object."""
 
 
 class BadRule(ValueError):
@@ -78,10 +60,12 @@ class Rule:
     """A compiled rule. ``transition``: it speaks of oldSelf, so it needs one to be judged."""
 
     name: str
-    program: cel.Expression
+    program: Program
     transition: bool
+    optional: bool
+    """oldSelf is an optional, and the rule is asked of new values too."""
     message: str
-    message_program: cel.Expression | None
+    message_program: Program | None
     reason: str
     field_path: str
 
@@ -95,7 +79,7 @@ class RuleNode:
     properties: dict[str, RuleNode]
     additional: RuleNode | None
     items: RuleNode | None
-    adapt: Callable[[Any], Any] | None
+    adapt: Adapter | None
 
 
 # Compiling
@@ -113,17 +97,15 @@ def compile_rules(node: Node, path: str = "", root: bool = True) -> RuleNode | N
     rules = tuple(compile_rule(rule, node, root) for rule in node.rules)
     if not (rules or properties or additional or items):
         return None
-    adapt = _adapter(node) if rules else None
+    adapt = adapter_of(node) if rules else None
     return RuleNode(node, rules, properties, additional, items, adapt)
 
 
 def compile_rule(rule: Mapping[str, Any], node: Node, root: bool = False) -> Rule:
     """Raises BadRule, with the words that Kubernetes puts after "compilation failed"."""
-    source = rule["rule"]
-    if rule.get("optionalOldSelf"):
-        raise BadRule("compilation failed: optionalOldSelf is not supported by this server")
-    program = _compile(source, node)
-    if program.return_type() not in (_T.BOOL, _T.DYN):
+    source, optional = rule["rule"], bool(rule.get("optionalOldSelf"))
+    program = _compile(source, node, optional=optional)
+    if program.result not in (T.BOOL, T.DYN):
         raise BadRule("cel expression must evaluate to a bool")
     _check_fields(source, node, root)
     expression = rule.get("messageExpression")
@@ -131,8 +113,9 @@ def compile_rule(rule: Mapping[str, Any], node: Node, root: bool = False) -> Rul
         rule.get("message") or source.strip(),
         program,
         transition=uses_old_self(source),
+        optional=optional,
         message=rule.get("message") or f"failed rule: {source.strip()}",
-        message_program=_compile(expression, node) if expression else None,
+        message_program=_compile(expression, node, optional=optional) if expression else None,
         reason=rule.get("reason") or "FieldValueInvalid",
         field_path=rule.get("fieldPath") or "",
     )
@@ -143,84 +126,35 @@ def uses_old_self(source: str) -> bool:
     return _OLD_SELF.search(_STRINGS.sub("''", source)) is not None
 
 
-def _compile(source: str, node: Node) -> cel.Expression:
-    declared = _declared_type(node)
+def _compile(source: str, node: Node, *, optional: bool) -> Program:
     try:
-        return _environment(declared).compile(source)
-    except Exception as error:  # the binding raises its own type for every syntax and type error
-        text = str(error).removeprefix("INVALID_ARGUMENT: ")
-        text = text.removesuffix(" [INVALID_ARGUMENT]").strip()
-        raise BadRule(f"compilation failed: {text}") from None
+        return _program(source, _declared_type(node), optional)
+    except CompileError as error:
+        raise BadRule(f"compilation failed: {error}") from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _program(source: str, declared: str, optional: bool) -> Program:
+    """A definition's rules are looked at when it is checked and again when it is served."""
+    return _environment(declared, optional).compile(source)
 
 
 def _declared_type(node: Node) -> str:
     if node.int_or_string or node.nullable:
         return "dyn"
+    if node.type == "string":
+        return "bytes" if node.raw.get("format") == "byte" else "string"
     return {
-        "string": "string", "integer": "int", "number": "double", "boolean": "bool",
-        "array": "list", "object": "map",
+        "integer": "int", "number": "double", "boolean": "bool", "array": "list", "object": "map",
     }.get(node.type, "dyn")  # fmt: skip
 
 
 @functools.cache
-def _environment(declared: str) -> cel.Env:
-    types = {
-        "string": _T.STRING, "int": _T.INT, "double": _T.DOUBLE, "bool": _T.BOOL,
-        "list": _T.List(_T.DYN), "map": _T.Map(_T.STRING, _T.DYN), "dyn": _T.DYN,
-    }  # fmt: skip
-    self_type = types[declared]
-    return environment_of({"self": self_type, "oldSelf": self_type})
-
-
-def environment_of(variables: Mapping[str, Any], *more: cel.CelExtension) -> cel.Env:
-    """CEL as Kubernetes has it, with these variables (name: type) and more functions."""
-    return cel.NewEnv(
-        variables=dict(variables),
-        extensions=[
-            ext_strings.ExtStrings(),
-            ext_math.ExtMath(),
-            ext_optional.ExtOptional(),
-            ext_bindings.ExtBindings(),
-            _kubernetes(),
-            *more,
-        ],
-    )
-
-
-@functools.cache
-def _kubernetes() -> cel.CelExtension:
-    """Those of Kubernetes' own functions that deal in plain values."""
-    lists = _T.List(_T.DYN)
-
-    def member(name: str, result: Any, arguments: list[Any], run: Any) -> Any:
-        return cel.FunctionDecl(name, [cel.Overload(f"kube_{name}", result, arguments, True, run)])
-
-    def function(name: str, run: Any) -> Any:
-        overload = cel.Overload(f"kube_{name}", _T.BOOL, [_T.STRING], False, run)
-        return cel.FunctionDecl(name, [overload])
-
-    return cel.CelExtension(
-        "kubernetes",
-        [
-            member("isSorted", _T.BOOL, [lists], lambda v: v == sorted(v)),
-            member("sum", _T.DYN, [lists], sum),
-            member("min", _T.DYN, [lists], min),
-            member("max", _T.DYN, [lists], max),
-            member("find", _T.STRING, [_T.STRING, _T.STRING], _find),
-            member("findAll", _T.List(_T.STRING), [_T.STRING, _T.STRING], _find_all),
-            function("isQuantity", lambda text: _QUANTITY.match(text) is not None),
-            function("isURL", lambda text: _URL.match(text) is not None),
-        ],
-    )
-
-
-def _find(text: str, pattern: str) -> str:
-    match = re.search(pattern, text)
-    return match.group(0) if match else ""
-
-
-def _find_all(text: str, pattern: str) -> list[str]:
-    return [match.group(0) for match in re.finditer(pattern, text)]
+def _environment(declared: str, optional: bool) -> Environment:
+    """``optional``: ``oldSelf`` is one. Its type has no name in the library: it is not checked."""
+    self_type = _TYPES[declared]
+    old_type = T.DYN if optional else self_type
+    return Environment({"self": self_type, "oldSelf": old_type}, optional=("oldSelf",) * optional)
 
 
 def _check_fields(source: str, node: Node, root: bool) -> None:
@@ -245,9 +179,15 @@ def _unknown_field(names: list[str], node: Node, root: bool) -> str:
         known = {escape(key) or key: child for key, child in node.properties.items()}
         if name not in known:
             always = (root or node.embedded) and name in ("apiVersion", "kind", "metadata")
-            return "" if always else name
+            return _unknown_metadata(names) if always else name
         node, root = known[name], False
     return ""
+
+
+def _unknown_metadata(names: list[str]) -> str:
+    """Of an object whose schema does not speak of its metadata, rules see the names alone."""
+    at = names.index("metadata") + 1 if "metadata" in names else len(names)
+    return next((name for name in names[at : at + 1] if name not in _METADATA), "")
 
 
 def _pointing(source: str, at: int, why: str) -> str:
@@ -259,70 +199,28 @@ def _pointing(source: str, at: int, why: str) -> str:
     return f"compilation failed: {where}\n | {shown}\n | {'.' * column}^"
 
 
-def escape(name: str) -> str:
-    """A field's name as CEL writes it; empty if CEL cannot name it."""
-    if name in _RESERVED:
-        return f"__{name}__"
-    if not _NAME.match(name):
-        return ""
-    return re.sub(r"__|[./-]", lambda match: _SYMBOLS[match.group(0)], name)
-
-
-# Values
-
-
-def _adapter(node: Node) -> Callable[[Any], Any] | None:
-    """What turns a JSON value into what rules see; None where they are the same.
-
-    Integers in ``number`` fields become doubles; names that CEL cannot write are escaped.
-    """
-    if node.type == "number" and not node.int_or_string:
-        return lambda value: float(value) if isinstance(value, int) else value
-    if node.items is not None:
-        return _list_adapter(_adapter(node.items))
-    if node.additional is not None:
-        return _map_adapter(_adapter(node.additional))
-    return _object_adapter(node)
-
-
-def _list_adapter(inner: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    if inner is None:
-        return None
-    return lambda value: [inner(v) for v in value] if isinstance(value, list) else value
-
-
-def _map_adapter(inner: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    if inner is None:
-        return None
-    return lambda v: {k: inner(x) for k, x in v.items()} if isinstance(v, dict) else v
-
-
-def _object_adapter(node: Node) -> Callable[[Any], Any] | None:
-    adapters = {k: f for k, child in node.properties.items() if (f := _adapter(child)) is not None}
-    names = {k: escape(k) for k in node.properties if escape(k) not in ("", k)}
-    if not adapters and not names:
-        return None
-
-    def adapt(value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {
-            names.get(k, k): adapters[k](item) if k in adapters else item
-            for k, item in value.items()
-        }
-
-    return adapt
-
-
 # Judging
 
 
 def judge(node: RuleNode, value: Any, old: Any, path: str, found: list[FieldError]) -> None:
     """Report every rule that does not hold. ``old``: the value before, or MISSING."""
+    with contextlib.suppress(_OverBudget):
+        _judge(node, value, old, path, _Judgement(found, Budget()))
+
+
+@dataclass(frozen=True)
+class _Judgement:
+    """Of one object."""
+
+    found: list[FieldError]
+    spent: Budget
+
+
+def _judge(node: RuleNode, value: Any, old: Any, path: str, so_far: _Judgement) -> None:
     if node.rules and value is not None:
-        _judge_node(node, value, old, path, found)
+        _judge_node(node, value, old, path, so_far)
     for child, item, before, where in _below(node, value, old, path):
-        judge(child, item, before, where, found)
+        _judge(child, item, before, where, so_far)
 
 
 def _below(
@@ -342,51 +240,66 @@ def _below(
             yield node.items, item, partners[at], f"{path}[{at}]"
 
 
-def _judge_node(node: RuleNode, value: Any, old: Any, path: str, found: list[FieldError]) -> None:
+def _judge_node(node: RuleNode, value: Any, old: Any, path: str, so_far: _Judgement) -> None:
+    found, spent = so_far.found, so_far.spent
     unchanged = old is not MISSING and same(value, old)
-    activation: Any = None
+    activations: dict[bool, Any] = {}
     for rule in node.rules:
-        if rule.transition:
+        if rule.transition and not rule.optional:
             if old is MISSING:
                 continue
         elif unchanged:
             continue  # what was good enough stays good enough
-        if activation is None:
-            activation = _activation(node, value, old)
+        if rule.optional not in activations:
+            activations[rule.optional] = _activation(node, value, old, optional=rule.optional)
         try:
-            failure = _evaluate(rule, activation)
-        except _Failed as error:
+            failed = _evaluate(rule, activations[rule.optional], spent)
+        except budget.Exceeded as error:
+            found.append(_over_budget(error, rule, spent, path or "<nil>", value))
+            raise _OverBudget from None
+        except EvaluationError as error:  # the object is refused
             detail = f"{error} evaluating rule: {rule.name}"
             found.append(errors.invalid(path or "<nil>", json_type(value), detail))
             continue
-        if failure:
-            found.append(errors.cause(rule.reason, _join(path, rule.field_path), failure))
+        if failed:
+            found.append(errors.cause(rule.reason, _join(path, rule.field_path), failed))
 
 
-def _activation(node: RuleNode, value: Any, old: Any) -> Any:
+def _over_budget(error: Exception, rule: Rule, spent: Budget, path: str, value: Any) -> FieldError:
+    stop = "no further validation rules will be run"
+    if spent.left <= 0:
+        detail = f"validation failed due to running out of cost budget, {stop}"
+    else:
+        detail = f"'{error}': {stop} due to call cost exceeds limit for rule: {rule.name}"
+    return errors.invalid(path, json_type(value), detail)
+
+
+def _activation(node: RuleNode, value: Any, old: Any, *, optional: bool) -> Any:
     adapt = node.adapt or (lambda item: item)
-    before = adapt(value if old is MISSING else old)
-    environment = _environment(_declared_type(node.node))
-    return environment.Activation({"self": adapt(value), "oldSelf": before})
+    if optional:
+        before = [] if old is MISSING else [adapt(old)]
+    else:
+        before = adapt(value if old is MISSING else old)
+    environment = _environment(_declared_type(node.node), optional)
+    return environment.activation({"self": adapt(value), "oldSelf": before})
 
 
-def _evaluate(rule: Rule, activation: Any) -> str:
-    """Empty if the rule holds, else the message. Raises _Failed."""
-    result = rule.program.eval(activation)
-    if result.type() == _T.ERROR:
-        raise _Failed(_failure(str(result.value())))
-    if result.plain_value() is True:
+def _evaluate(rule: Rule, activation: Any, spent: Budget) -> str:
+    """Empty if the rule holds, else the message. Raises EvaluationError and Exceeded."""
+    if rule.program.eval(activation, spent) is True:
         return ""
-    if rule.message_program is not None:
-        text = rule.message_program.eval(activation)
-        if text.type() == _T.STRING and str(text.plain_value()).strip():
-            return str(text.plain_value()).strip()
-    return rule.message
+    return _message(rule, activation, spent) or rule.message
 
 
-def _failure(text: str) -> str:
-    missing = re.search(r'Key not found in map : "(.*)"', text)
-    return f"no such key: {missing.group(1)}" if missing else text
+def _message(rule: Rule, activation: Any, spent: Budget) -> str:
+    """What ``messageExpression`` says; empty if it says nothing or cannot be evaluated."""
+    if rule.message_program is None:
+        return ""
+    try:
+        text = rule.message_program.eval(activation, spent)
+    except (EvaluationError, budget.Exceeded):
+        return ""
+    return text.strip() if isinstance(text, str) else ""
 
 
 def _join(path: str, field_path: str) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from controller.apiserver import errors
+from controller.apiserver.cel.texts import BadPattern, compile_pattern
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import cel
 from controller.apiserver.schema.structural import MISSING, Node, compile_schema, validate
-from controller.apiserver.schema.values import compile_pattern
 
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _REASONS = (
@@ -189,7 +189,7 @@ def _validate_keywords(schema: Mapping[str, Any], path: str, root: bool) -> Iter
     if "pattern" in schema:
         try:
             compile_pattern(schema["pattern"])
-        except re.error as error:
+        except BadPattern as error:
             detail = f"must be a valid regular expression, but isn't: {error}"
             yield errors.invalid(f"{path}.pattern", schema["pattern"], detail)
 

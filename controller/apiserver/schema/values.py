@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.apiserver import errors
+from controller.apiserver.cel.texts import compile_pattern
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import formats
 
@@ -91,8 +91,7 @@ def _max_length(limit: Any, schema: Mapping[str, Any]) -> Check:
 
 
 def _pattern(pattern: Any, schema: Mapping[str, Any]) -> Check:
-    expression = compile_pattern(pattern)
-    return _bound(lambda v: expression.search(v) is not None, str, f"should match '{pattern}'")
+    return _bound(compile_pattern(pattern), str, f"should match '{pattern}'")
 
 
 def _max_items(limit: Any, schema: Mapping[str, Any]) -> Check:
@@ -130,25 +129,3 @@ def _format(name: Any, schema: Mapping[str, Any]) -> Check:
             found.append(errors.type_invalid(path, value, text))
 
     return check
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A Go regular expression. Raises re.error.
-
-    ``$`` is the end of the text there, not before a last line break; ``\\z`` is Python's ``\\Z``.
-    """
-    out, at, in_class = [], 0, False
-    while at < len(pattern):
-        char = pattern[at]
-        if char == "\\" and at + 1 < len(pattern):
-            pair = pattern[at : at + 2]
-            out.append(r"\Z" if pair == r"\z" else pair)
-            at += 2
-            continue
-        if char == "[" and not in_class:
-            in_class = True
-        elif char == "]" and in_class:
-            in_class = False
-        out.append(r"\Z" if char == "$" and not in_class else char)
-        at += 1
-    return re.compile("".join(out))

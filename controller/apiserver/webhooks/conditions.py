@@ -6,12 +6,17 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cel_expr_python import cel
-
-from controller.apiserver.schema.cel import BadRule, environment_of
+from controller.apiserver.cel.budget import Budget, Exceeded
+from controller.apiserver.cel.environment import (
+    CompileError,
+    Environment,
+    EvaluationError,
+    Program,
+)
+from controller.apiserver.cel.functions import T
+from controller.apiserver.schema.cel import BadRule
 from controller.apiserver.webhooks import permissions
 
-_T = cel.Type
 _VARIABLES = ("object", "oldObject", "request", "authorizer")
 
 
@@ -20,20 +25,19 @@ class Undecided(ValueError):
 
 
 @functools.cache
-def _environment() -> cel.Env:
-    types = {**dict.fromkeys(_VARIABLES, _T.DYN), "authorizer": _T.Map(_T.STRING, _T.DYN)}
-    return environment_of(types, permissions.extension())
+def _environment() -> Environment:
+    types = {**dict.fromkeys(_VARIABLES, T.DYN), "authorizer": T.Map(T.STRING, T.DYN)}
+    return Environment(types, permissions.functions())
 
 
 @functools.lru_cache(maxsize=1024)
-def compile_condition(expression: str) -> cel.Expression:
+def compile_condition(expression: str) -> Program:
     """Raises BadRule."""
     try:
         program = _environment().compile(expression)
-    except Exception as error:  # the binding raises its own type for every syntax and type error
-        text = str(error).removeprefix("INVALID_ARGUMENT: ").removesuffix(" [INVALID_ARGUMENT]")
-        raise BadRule(f"compilation failed: {text.strip()}") from None
-    if program.return_type() not in (_T.BOOL, _T.DYN):
+    except CompileError as error:
+        raise BadRule(f"compilation failed: {error}") from None
+    if program.result not in (T.BOOL, T.DYN):
         raise BadRule("must evaluate to bool")
     return program
 
@@ -42,20 +46,21 @@ def hold(conditions: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) 
     """Whether all hold: one that is false decides, whatever else fails.
 
     Whom ``authorizer`` asks, ``permissions.asking`` says. Raises Undecided if none is false and
-    one cannot be evaluated.
+    one cannot be evaluated, or costs too much.
     """
     failures = []
-    activation = _environment().Activation({name: variables[name] for name in _VARIABLES})
+    spent = Budget()
+    activation = _environment().activation({name: variables[name] for name in _VARIABLES})
     for condition in conditions:
-        result = compile_condition(condition["expression"]).eval(activation)
-        if result.type() == _T.ERROR or not isinstance(result.plain_value(), bool):
-            failures.append(f"{condition['name']}: {_text(result)}")
-        elif result.plain_value() is False:
+        try:
+            found = compile_condition(condition["expression"]).eval(activation, spent)
+        except (EvaluationError, Exceeded) as error:
+            failures.append(f"{condition['name']}: {error}")
+            continue
+        if found is False:
             return False
+        if found is not True:
+            failures.append(f"{condition['name']}: must evaluate to bool")
     if failures:
         raise Undecided("; ".join(failures))
     return True
-
-
-def _text(result: Any) -> str:
-    return str(result.value()) if result.type() == _T.ERROR else "must evaluate to bool"

@@ -7,19 +7,17 @@ of calls has said so far is a map, and the last call asks whoever ``asking`` nam
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
-
-from cel_expr_python import cel
 
 from controller.apiserver.access.tokens import account_user
 from controller.apiserver.admission import User
 from controller.apiserver.auth import AUTHENTICATED, Attempt, Authorizer
 from controller.apiserver.catalog import Resource
+from controller.apiserver.cel.functions import Function, Run, T, member
 
-_T = cel.Type
 State = Mapping[str, Any]
 _KIND = "kind"
 _asked: ContextVar[tuple[Authorizer, User]] = ContextVar("asked")
@@ -44,36 +42,31 @@ def variable(resource: Resource, subresource: str, namespace: str, name: str) ->
     return {_KIND: "authorizer", "requestResource": about}
 
 
-def extension() -> cel.CelExtension:
+def functions() -> tuple[Function, ...]:
     """The functions of the library."""
-    text, state = _T.STRING, _T.Map(_T.STRING, _T.DYN)
+    text, state = T.STRING, T.Map(T.STRING, T.DYN)
 
-    def member(name: str, arguments: int, run: Callable[..., Any], result: Any = state) -> Any:
-        parameters = [state, *([text] * arguments)]
-        overload = cel.Overload(f"authorizer_{name}", result, parameters, True, run)
-        return cel.FunctionDecl(name, [overload])
+    def function(name: str, arguments: int, run: Run, result: Any = state) -> Function:
+        return member(name, run, (f"authorizer_{name}", result, (state, *([text] * arguments))))
 
-    def said(name: str, kind: str, becomes: str) -> Any:
-        return member(name, 1, lambda so_far, value: _said(so_far, kind, becomes, name, value))
+    def said(name: str, kind: str, becomes: str) -> Function:
+        return function(name, 1, lambda so_far, value: _said(so_far, kind, becomes, name, value))
 
-    return cel.CelExtension(
-        "authorizer",
-        [
-            said("path", "authorizer", "path"),
-            said("group", "authorizer", "group"),
-            said("resource", "group", "resource"),
-            *(
-                said(name, "resource", "resource")
-                for name in ("subresource", "namespace", "name", "fieldSelector", "labelSelector")
-            ),
-            member("serviceAccount", 2, _service_account),
-            member("check", 1, _check),
-            member("allowed", 0, lambda found: _decided(found)["allowed"], _T.BOOL),
-            member("reason", 0, lambda found: _decided(found)["reason"], text),
-            # An authorizer that decides from memory always comes to a decision.
-            member("errored", 0, lambda found: not _decided(found), _T.BOOL),
-            member("error", 0, lambda found: str(_decided(found).get("error", "")), text),
-        ],
+    return (
+        said("path", "authorizer", "path"),
+        said("group", "authorizer", "group"),
+        said("resource", "group", "resource"),
+        *(
+            said(name, "resource", "resource")
+            for name in ("subresource", "namespace", "name", "fieldSelector", "labelSelector")
+        ),
+        function("serviceAccount", 2, _service_account),
+        function("check", 1, _check),
+        function("allowed", 0, lambda found: _decided(found)["allowed"], T.BOOL),
+        function("reason", 0, lambda found: _decided(found)["reason"], text),
+        # An authorizer that decides from memory always comes to a decision.
+        function("errored", 0, lambda found: not _decided(found), T.BOOL),
+        function("error", 0, lambda found: str(_decided(found).get("error", "")), text),
     )
 
 
