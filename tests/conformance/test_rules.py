@@ -5,6 +5,7 @@ One definition holds all expressions: each is asked of the object whose ``case``
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -339,8 +340,83 @@ def test_an_optional_old_self(cluster: Cluster, rule: Callable[..., Reply]) -> N
         {"type": "integer"}, optionalOldSelf=True, message="from 1, and up",
         rule="oldSelf.hasValue() ? self > oldSelf.value() : self == 1",
     ).ok()  # fmt: skip
-    assert strain(cluster, 2).message.endswith("spec: Invalid value: from 1, and up")
+    assert strain(cluster, 2).message.endswith("spec: Invalid value: 2: from 1, and up")
     strain(cluster, 1).ok()
     assert cluster.merge(f"{STRAINS}/x", {"spec": 2}).code == 200
     assert cluster.merge(f"{STRAINS}/x", {"spec": 0}).code == 422
-    assert cluster.merge(f"{STRAINS}/x", {"metadata": {"labels": {"a": "b"}}}).code == 200
+    unchanged = cluster.merge(f"{STRAINS}/x", {"metadata": {"labels": {"a": "b"}}})
+    assert unchanged.code == 422, "rules about changes are asked though nothing changed"
+
+
+FIELDS = (
+    "https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/"
+    "custom-resource-definitions/#field-reason"
+)
+VALUES: dict[str, tuple[dict[str, Any], Any]] = {
+    "integer": ({"type": "integer"}, 2),
+    "number": ({"type": "number"}, 2.5),
+    "string": ({"type": "string"}, "x"),
+    "boolean": ({"type": "boolean"}, True),
+    "array": ({"type": "array", "maxItems": 5, "items": {"type": "integer"}}, [1]),
+    "object": ({"type": "object", "properties": {"a": {"type": "integer"}}}, {"a": 1}),
+}
+
+
+@pytest.mark.page(FIELDS)
+@pytest.mark.parametrize("kind", list(VALUES))
+@pytest.mark.parametrize(
+    ("reason", "alone", "within"),
+    [
+        ("FieldValueInvalid", "Invalid value: {}: no", "Invalid value: no"),
+        ("FieldValueDuplicate", "Duplicate value: {}", "Duplicate value"),
+        ("FieldValueForbidden", "Forbidden: no", "Forbidden: no"),
+        ("FieldValueRequired", "Required value: no", "Required value: no"),
+    ],
+)
+def test_a_broken_rule_shows_the_value(
+    cluster: Cluster, rule: Callable[..., Reply], kind: str, reason: str, alone: str, within: str
+) -> None:
+    schema, value = VALUES[kind]
+    rule(schema, rule="1 == 2", message="no", reason=reason).ok()
+    cause = strain(cluster, value).json["details"]["causes"][0]
+    text = within if kind in ("array", "object") else alone.format(json.dumps(value))
+    assert cause == {"reason": reason, "message": text, "field": "spec"}
+
+
+@pytest.mark.page(FIELDS)
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("self.z / self.z == 1", "division by zero evaluating rule: "),
+        ("self.max + self.max > 0", "integer overflow evaluating rule: "),
+        ("int(self.s) == 1", "type conversion error from 'string' to 'int' evaluating rule: "),
+        ("self.absent == 1", "no such key: absent evaluating rule: "),
+        ("self.l[7] == 1", "index out of bounds: 7 evaluating rule: "),
+        ("self.e.max() == 1", "max called on empty list evaluating rule: "),
+        ("optional.none().value() == 1", "optional.none() dereference evaluating rule: "),
+        (
+            "url(self.s).getHost() == ''",
+            'URL parse error during conversion from string: parse "ab": invalid URI for request '
+            "evaluating rule: ",
+        ),
+        (
+            "self.p < 5",
+            "'no such overload': call arguments did not match a supported operator, function or "
+            "macro signature for rule: ",
+        ),
+    ],
+)
+def test_a_rule_that_fails_says_why(
+    cluster: Cluster, rule: Callable[..., Reply], expression: str, text: str
+) -> None:
+    integers = {"type": "array", "maxItems": 3, "items": {"type": "integer"}}
+    names = {
+        "z": {"type": "integer"}, "max": {"type": "integer"}, "absent": {"type": "integer"},
+        "s": {"type": "string", "maxLength": 9}, "l": integers, "e": integers,
+        "p": {"x-kubernetes-int-or-string": True},
+    }  # fmt: skip
+    rule({"type": "object", "properties": names}, rule=expression).ok()
+    spec = {"z": 0, "max": 2**63 - 1, "s": "ab", "l": [1], "e": [], "p": "x"}
+    reply = strain(cluster, spec)
+    assert reply.code == 422
+    assert reply.message.endswith(f'spec: Invalid value: "object": {text}{expression}')

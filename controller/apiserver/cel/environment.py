@@ -9,14 +9,13 @@ values of Kubernetes' own types are plain maps, and costs are counted.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cel_expr_python import cel
 
-from controller.apiserver.cel import formats, lists, network, quantities, semver, texts, urls
+from controller.apiserver.cel import formats, lists, network, quantities, semver, texts, urls, words
 from controller.apiserver.cel.budget import Budget, Exceeded, spend
 from controller.apiserver.cel.checked import SPEND, Changes, rewrite
 from controller.apiserver.cel.functions import (
@@ -79,17 +78,12 @@ class Program:
         try:
             result = self.expression.eval(activation)
             if result.type() == T.ERROR:
-                raise EvaluationError(_failure(str(result.value())))
+                raise EvaluationError(words.of_failure(str(result.value())))
             return result.plain_value()
         except (RuntimeError, TypeError) as error:  # the binding's, where it cannot go on
             if _ITERATIONS in str(error):
                 raise Exceeded from None
-            raise EvaluationError(_failure(str(error))) from None
-
-
-def _failure(text: str) -> str:
-    missing = re.search(r'Key not found in map : "(.*)"', text)
-    return f"no such key: {missing.group(1)}" if missing else text
+            raise EvaluationError(words.of_failure(str(error))) from None
 
 
 class Environment:

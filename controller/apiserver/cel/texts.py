@@ -15,6 +15,7 @@ from cel_expr_python import cel
 
 from controller.apiserver.cel.budget import spend
 from controller.apiserver.cel.functions import Function, T, member, plain
+from controller.apiserver.cel.words import of_failure
 
 _S, _I = T.STRING, T.INT
 _SHORT = 256
@@ -34,17 +35,13 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
     try:
         program = _environment().compile(source)
     except Exception as error:  # the binding's own type
-        raise BadPattern(_said(str(error))) from None
+        raise BadPattern(of_failure(str(error))) from None
 
     def search(text: str) -> bool:
         return bool(program.eval(_environment().Activation({"text": text})).plain_value())
 
     remembered = functools.lru_cache(maxsize=256)(search)
     return lambda text: remembered(text) if len(text) <= _SHORT else search(text)
-
-
-def _said(text: str) -> str:
-    return re.sub(r"\A(\w+: )?invalid regular expression", "error parsing regexp", text)
 
 
 def _find(text: str, pattern: str) -> str:
@@ -57,7 +54,7 @@ def _find_all(text: str, pattern: str, limit: int = -1) -> list[str]:
     activation = _environment().Activation({"text": text, "pattern": without_groups(pattern)})
     result = _extract().eval(activation)
     if result.type() == T.ERROR:
-        raise BadPattern(_said(str(result.value())))
+        raise BadPattern(of_failure(str(result.value())))
     found: list[str] = result.plain_value()
     return found if limit < 0 else found[:limit]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -35,34 +36,35 @@ class Parsed:
 
 def parse(text: str) -> Parsed:
     """An absolute URL or an absolute path. Raises ValueError."""
+    shown = json.dumps(text, ensure_ascii=False)
     if not text or any(ord(char) < 0x20 or char == "\x7f" for char in text):
-        raise ValueError(f"parse {text!r}: empty url or invalid control character in URL")
+        raise ValueError(f"parse {shown}: empty url or invalid control character in URL")
     if text.startswith(":"):
-        raise ValueError(f"parse {text!r}: missing protocol scheme")
+        raise ValueError(f"parse {shown}: missing protocol scheme")
     match = _SCHEME.match(text)
     scheme, rest = (match.group(1).lower(), match.group(2)) if match else ("", text)
     rest = rest.partition("#")[0]
     rest, _, query = rest.partition("?")
     if not rest.startswith("/"):
         if not scheme:
-            raise ValueError(f"parse {text!r}: invalid URI for request")
+            raise ValueError(f"parse {shown}: invalid URI for request")
         return Parsed(scheme, "", "", query)
     host = ""
     if rest.startswith("//") and (scheme or not rest.startswith("///")):
         host, slash, path = rest[2:].partition("/")
-        host, rest = _host(text, host.rpartition("@")[2]), slash + path
+        host, rest = _host(shown, host.rpartition("@")[2]), slash + path
     if _BAD_ESCAPE.search(rest):
-        raise ValueError(f"parse {text!r}: invalid URL escape")
+        raise ValueError(f"parse {shown}: invalid URL escape")
     return Parsed(scheme, host, quote(rest, safe="/%:@!$&'()*+,;=~-._[]"), query)
 
 
-def _host(text: str, host: str) -> str:
+def _host(shown: str, host: str) -> str:
     port = host.rpartition("]")[2] if host.startswith("[") else host[host.find(":") :]
     port = port if ":" in host else ""
     if host.startswith("[") and "]" not in host:
-        raise ValueError(f"parse {text!r}: missing ']' in host")
+        raise ValueError(f"parse {shown}: missing ']' in host")
     if not _PORT.match(port) or not _HOST.match(host) or _BAD_ESCAPE.search(host):
-        raise ValueError(f"parse {text!r}: invalid character in host name, or invalid port")
+        raise ValueError(f"parse {shown}: invalid character in host name, or invalid port")
     return host
 
 
@@ -75,7 +77,10 @@ def is_url(text: str) -> bool:
 
 
 def _make(text: str) -> Any:
-    parse(text)
+    try:
+        parse(text)
+    except ValueError as error:
+        raise ValueError(f"URL parse error during conversion from string: {error}") from None
     return URL.wrap(text)
 
 

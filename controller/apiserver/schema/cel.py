@@ -32,10 +32,12 @@ from controller.apiserver.cel.environment import (
     Program,
 )
 from controller.apiserver.cel.functions import T
+from controller.apiserver.cel.words import NO_OVERLOAD
 from controller.apiserver.errors import FieldError
 from controller.apiserver.schema.rule_values import Adapter, adapter_of, escape
-from controller.apiserver.schema.structural import MISSING, Node, correlate, json_type, same
+from controller.apiserver.schema.structural import MISSING, Node, correlate, same
 
+_DUPLICATE = "FieldValueDuplicate"
 _OLD_SELF = re.compile(r"\boldSelf\b")
 _ACCESS = re.compile(r"\b(?:self|oldSelf)((?:\.[A-Za-z_]\w*)+)(\s*\()?")
 _METADATA = ("name", "generateName")
@@ -245,8 +247,8 @@ def _judge_node(node: RuleNode, value: Any, old: Any, path: str, so_far: _Judgem
     unchanged = old is not MISSING and same(value, old)
     activations: dict[bool, Any] = {}
     for rule in node.rules:
-        if rule.transition and not rule.optional:
-            if old is MISSING:
+        if rule.transition:
+            if old is MISSING and not rule.optional:
                 continue
         elif unchanged:
             continue  # what was good enough stays good enough
@@ -255,23 +257,46 @@ def _judge_node(node: RuleNode, value: Any, old: Any, path: str, so_far: _Judgem
         try:
             failed = _evaluate(rule, activations[rule.optional], spent)
         except budget.Exceeded as error:
-            found.append(_over_budget(error, rule, spent, path or "<nil>", value))
+            found.append(_over_budget(error, rule, spent, path or "<nil>", node.node))
             raise _OverBudget from None
         except EvaluationError as error:  # the object is refused
-            detail = f"{error} evaluating rule: {rule.name}"
-            found.append(errors.invalid(path or "<nil>", json_type(value), detail))
+            found.append(_failure(error, rule, node.node, path or "<nil>"))
             continue
         if failed:
-            found.append(errors.cause(rule.reason, _join(path, rule.field_path), failed))
+            found.append(_broken(rule, _join(path, rule.field_path), value, failed))
 
 
-def _over_budget(error: Exception, rule: Rule, spent: Budget, path: str, value: Any) -> FieldError:
+def _broken(rule: Rule, path: str, value: Any, message: str) -> FieldError:
+    """Values that are no objects and lists are shown."""
+    if isinstance(value, dict | list):
+        if rule.reason == _DUPLICATE:
+            return FieldError(_DUPLICATE, path, "Duplicate value")
+        return errors.cause(rule.reason, path, message)
+    if rule.reason == _DUPLICATE:
+        return errors.duplicate(path, value)
+    if rule.reason == "FieldValueInvalid":
+        return errors.invalid(path, value, message)
+    return errors.cause(rule.reason, path, message)
+
+
+def _failure(error: EvaluationError, rule: Rule, node: Node, path: str) -> FieldError:
+    if str(error) == NO_OVERLOAD:
+        detail = (
+            f"'{error}': call arguments did not match a supported operator, function or macro "
+            f"signature for rule: {rule.name}"
+        )
+    else:
+        detail = f"{error} evaluating rule: {rule.name}"
+    return errors.invalid(path, node.type, detail)
+
+
+def _over_budget(error: Exception, rule: Rule, spent: Budget, path: str, node: Node) -> FieldError:
     stop = "no further validation rules will be run"
     if spent.left <= 0:
         detail = f"validation failed due to running out of cost budget, {stop}"
     else:
         detail = f"'{error}': {stop} due to call cost exceeds limit for rule: {rule.name}"
-    return errors.invalid(path, json_type(value), detail)
+    return errors.invalid(path, node.type, detail)
 
 
 def _activation(node: RuleNode, value: Any, old: Any, *, optional: bool) -> Any:
