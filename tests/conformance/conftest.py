@@ -9,18 +9,20 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import Cluster
 from tests.support.apiserver import embedded_cluster
 from tests.support.kubectl import Kubectl
 from tests.support.reference import reference_cluster
 
+HERE = Path(__file__).parent
 GIVEN = os.environ.get("KUMULUS_CONFORMANCE_KUBECONFIG", "")
 CLUSTERS: dict[str, Callable[[], AbstractContextManager[Path]]] = (
     {"given": lambda: nullcontext(Path(GIVEN))}
@@ -68,6 +70,26 @@ SCHEMA: dict[str, Any] = {
         "status": {"type": "object", "properties": {"ready": {"type": "boolean"}}},
     },
 }
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Each test names what it checks: Kubernetes' word, not ours."""
+    if HERE in item.path.parents and not pages.of(item):
+        pytest.fail(
+            f"{item.name} names no page: give it @page(…) or @kep(…) of tests/conformance/pages.py",
+            pytrace=False,
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows its page."""
+    report = yield
+    if report.failed and (found := pages.of(item)):
+        report.sections.append(("the page that it checks", found))
+    return report
 
 
 def definition(plural: str, group: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:

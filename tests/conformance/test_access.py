@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import Cluster, Reply
 from tests.conformance.conftest import eventually
+from tests.conformance.pages import page
 from tests.support.kubectl import Kubectl
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -98,6 +100,7 @@ def _becomes(code: int, ask: Any) -> Reply:
 # Refusals
 
 
+@page(pages.AUTHORIZATION, "determine-the-request-verb")
 def test_the_words_of_a_refusal(cluster: Cluster, namespace: str, bob: str) -> None:
     reply = cluster.get(_maps(namespace, "x"), _as=bob)
     assert reply.code == 403
@@ -108,6 +111,7 @@ def test_the_words_of_a_refusal(cluster: Cluster, namespace: str, bob: str) -> N
     assert reply.json["details"] == {"name": "x", "kind": "configmaps"}
 
 
+@page(pages.AUTHORIZATION, "request-attributes-used-in-authorization")
 def test_refusals_without_a_namespace(cluster: Cluster, bob: str) -> None:
     reply = cluster.get(f"{RBAC}/clusterroles", _as=bob)
     assert reply.message == (
@@ -116,17 +120,20 @@ def test_refusals_without_a_namespace(cluster: Cluster, bob: str) -> None:
     )
 
 
+@page(pages.AUTHORIZATION, "determine-the-request-verb")
 def test_refusals_of_paths(cluster: Cluster, bob: str) -> None:
     reply = cluster.get("/metrics", _as=bob)
     assert reply.code == 403
     assert reply.message == f'forbidden: User "{bob}" cannot get path "/metrics"'
 
 
+@page(pages.RBAC, "discovery-roles")
 def test_discovery_is_for_all_who_are_known(cluster: Cluster, bob: str) -> None:
     for path in ("/api", "/apis", "/openapi/v2", "/version", "/healthz"):
         assert cluster.get(path, _as=bob).code == 200
 
 
+@page(pages.AUTHENTICATION, "authentication-strategies")
 def test_an_unknown_token_is_401(cluster: Cluster) -> None:
     reply = cluster.anonymous("GET", "/api/v1/namespaces", headers={"Authorization": "Bearer x"})
     assert (reply.code, reply.json["reason"]) == (401, "Unauthorized")
@@ -140,6 +147,7 @@ def user(name: str) -> dict[str, str]:
     return {"kind": "User", "name": name}
 
 
+@page(pages.RBAC, "role-and-clusterrole")
 def test_a_role_allows_its_verbs_in_its_namespace(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -151,6 +159,7 @@ def test_a_role_allows_its_verbs_in_its_namespace(
     assert cluster.delete(_maps(namespace), _as=bob).code == 403
 
 
+@page(pages.RBAC, "rolebinding-and-clusterrolebinding")
 def test_rights_end_with_their_binding(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -161,6 +170,7 @@ def test_rights_end_with_their_binding(
     _becomes(403, lambda: cluster.get(_maps(namespace), _as=bob))
 
 
+@page(pages.RBAC, "rolebinding-and-clusterrolebinding")
 def test_a_cluster_role_bound_in_a_namespace_holds_there(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -170,6 +180,7 @@ def test_a_cluster_role_bound_in_a_namespace_holds_there(
     assert cluster.get(f"/api/v1/namespaces/{namespace}/secrets", _as=bob).code == 403
 
 
+@page(pages.RBAC, "clusterrolebinding-example")
 def test_a_cluster_role_binding_holds_everywhere(
     cluster: Cluster, rights: Rights, bob: str
 ) -> None:
@@ -178,12 +189,14 @@ def test_a_cluster_role_binding_holds_everywhere(
     assert cluster.get(_maps("default"), _as=bob).code == 200
 
 
+@page(pages.RBAC, "referring-to-subjects")
 def test_groups(cluster: Cluster, rights: Rights, namespace: str, bob: str) -> None:
     rights.bind("view", "ClusterRole", {"kind": "Group", "name": "watchers"})
     _becomes(200, lambda: cluster.get(_maps(namespace), _as=bob, _groups=["watchers"]))
     assert cluster.get(_maps(namespace), _as=bob).code == 403
 
 
+@page(pages.RBAC, "referring-to-resources")
 def test_resource_names(cluster: Cluster, rights: Rights, namespace: str, bob: str) -> None:
     for name in ("x", "y"):
         cluster.post(_maps(namespace), {"metadata": {"name": name}}).ok()
@@ -196,6 +209,7 @@ def test_resource_names(cluster: Cluster, rights: Rights, namespace: str, bob: s
     assert len(one.ok()["items"]) == 1
 
 
+@page(pages.RBAC, "referring-to-resources")
 def test_subresources_are_rights_of_their_own(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -210,6 +224,7 @@ def test_subresources_are_rights_of_their_own(
     assert cluster.merge(f"{widgets}/x", {"spec": {"size": 2}}, _as=bob).code == 403
 
 
+@page(pages.RBAC, "role-examples")
 def test_paths_that_are_no_resources(cluster: Cluster, rights: Rights, bob: str) -> None:
     name = f"conformance-{bob}"
     rights.cluster_role(name, {"nonResourceURLs": ["/metrics", "/debug/*"], "verbs": ["get"]})
@@ -218,6 +233,7 @@ def test_paths_that_are_no_resources(cluster: Cluster, rights: Rights, bob: str)
     assert cluster.get("/debug/x", _as=bob).code == 404
 
 
+@page(pages.RBAC, "rolebinding-and-clusterrolebinding")
 def test_a_missing_role_is_named(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -227,6 +243,7 @@ def test_a_missing_role_is_named(
     assert reply.message.endswith('RBAC: role.rbac.authorization.k8s.io "absent" not found')
 
 
+@page(pages.RBAC, "aggregated-clusterroles")
 def test_aggregation(cluster: Cluster, rights: Rights, bob: str) -> None:
     label = {f"conformance-{bob}": "true"}
     selector = {"clusterRoleSelectors": [{"matchLabels": label}]}
@@ -238,6 +255,7 @@ def test_aggregation(cluster: Cluster, rights: Rights, bob: str) -> None:
     eventually(lambda: not cluster.get(path).ok().get("rules"))
 
 
+@page(pages.RBAC, "default-roles-and-role-bindings")
 @pytest.mark.parametrize("name", ["cluster-admin", "admin", "edit", "view", "system:discovery",
                                   "system:basic-user"])  # fmt: skip
 def test_default_roles(cluster: Cluster, name: str) -> None:
@@ -249,6 +267,7 @@ def test_default_roles(cluster: Cluster, name: str) -> None:
 # Escalation
 
 
+@page(pages.RBAC, "restrictions-on-role-creation-or-update")
 def test_nobody_grants_what_he_has_not(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -265,6 +284,7 @@ def test_nobody_grants_what_he_has_not(
     assert '{APIGroups:[""], Resources:["secrets"], Verbs:["get"]}' in reply.message
 
 
+@page(pages.RBAC, "restrictions-on-role-creation-or-update")
 def test_escalate_lifts_that(cluster: Cluster, rights: Rights, namespace: str, bob: str) -> None:
     rights.role("author", rule("roles", "create escalate", "rbac.authorization.k8s.io"))
     rights.bind("author", "Role", user(bob))
@@ -273,6 +293,7 @@ def test_escalate_lifts_that(cluster: Cluster, rights: Rights, namespace: str, b
     _becomes(201, lambda: cluster.post(path, more, _as=bob, dryRun="All"))
 
 
+@page(pages.RBAC, "restrictions-on-role-binding-creation-or-update")
 def test_nobody_binds_a_role_that_is_more_than_he_has(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -291,6 +312,7 @@ def test_nobody_binds_a_role_that_is_more_than_he_has(
 # Validity
 
 
+@page(pages.RBAC, "api-overview")
 @pytest.mark.parametrize(
     ("rules", "field"),
     [
@@ -308,6 +330,7 @@ def test_bad_rules(
     assert (reply.code, reply.fields) == (422, [field])
 
 
+@page(pages.RBAC, "clusterrolebinding-example")
 def test_a_role_reference_never_changes(cluster: Cluster, rights: Rights, namespace: str) -> None:
     name = rights.bind("view", "ClusterRole", user("x"))
     path = f"{RBAC}/namespaces/{namespace}/rolebindings/{name}"
@@ -323,6 +346,7 @@ def _attributes(namespace: str, verb: str = "get") -> dict[str, str]:
     return {"namespace": namespace, "verb": verb, "resource": "configmaps"}
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_self_subject_access_review(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -339,6 +363,7 @@ def test_self_subject_access_review(
     assert asked("delete")["allowed"] is False
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_subject_access_review(cluster: Cluster, rights: Rights, namespace: str, bob: str) -> None:
     rights.bind("view", "ClusterRole", {"kind": "Group", "name": bob})
     path = f"{AUTHORIZATION}/subjectaccessreviews"
@@ -353,6 +378,7 @@ def test_subject_access_review(cluster: Cluster, rights: Rights, namespace: str,
     assert cluster.post(path, {"spec": {"user": "x"}}).code == 422
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_local_subject_access_review(cluster: Cluster, namespace: str) -> None:
     path = f"{AUTHORIZATION}/namespaces/{namespace}/localsubjectaccessreviews"
     spec = {"user": "nobody", "resourceAttributes": _attributes(namespace)}
@@ -362,6 +388,7 @@ def test_local_subject_access_review(cluster: Cluster, namespace: str) -> None:
     assert cluster.post(path, wire).code == 422
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_reviews_of_paths(cluster: Cluster, bob: str) -> None:
     path = f"{AUTHORIZATION}/selfsubjectaccessreviews"
     for url, allowed in (("/healthz", True), ("/metrics", False)):
@@ -369,6 +396,7 @@ def test_reviews_of_paths(cluster: Cluster, bob: str) -> None:
         assert cluster.post(path, wire, _as=bob).ok()["status"]["allowed"] is allowed
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_self_subject_rules_review(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -387,6 +415,7 @@ def test_self_subject_rules_review(
     assert status()["incomplete"] is False
 
 
+@page(pages.AUTHENTICATION, "self-subject-review")
 def test_self_subject_review(cluster: Cluster, bob: str) -> None:
     found = cluster.post(f"{AUTHENTICATION}/selfsubjectreviews", {}, _as=bob).ok()
     info = found["status"]["userInfo"]
@@ -407,6 +436,7 @@ def _token(cluster: Cluster, path: str, **spec: Any) -> str:
     return str(found["status"]["token"])
 
 
+@page(pages.ACCOUNTS, "serviceaccount-controller")
 def test_every_namespace_has_a_default_account(cluster: Cluster, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
     eventually(lambda: cluster.get(path).code == 200)
@@ -414,6 +444,7 @@ def test_every_namespace_has_a_default_account(cluster: Cluster, namespace: str)
     eventually(lambda: cluster.get(path).code == 200)
 
 
+@page(pages.AUTHENTICATION, "service-account-tokens")
 def test_a_token_is_its_account(cluster: Cluster, rights: Rights, namespace: str) -> None:
     path = _account(cluster, namespace)
     token = _token(cluster, path)
@@ -429,6 +460,7 @@ def test_a_token_is_its_account(cluster: Cluster, rights: Rights, namespace: str
     assert info["uid"] == cluster.get(path).ok()["metadata"]["uid"]
 
 
+@page(pages.ACCOUNTS, "schema-for-service-account-private-claims")
 def test_claims(cluster: Cluster, namespace: str) -> None:
     path = _account(cluster, namespace)
     token = _token(cluster, path, audiences=["vault"], expirationSeconds=1200)
@@ -440,11 +472,13 @@ def test_claims(cluster: Cluster, namespace: str) -> None:
     assert claims["kubernetes.io"]["serviceaccount"]["name"] == "robot"
 
 
+@page(pages.ACCOUNTS, "bound-service-account-tokens")
 def test_a_token_for_somebody_else_is_401(cluster: Cluster, namespace: str) -> None:
     token = _token(cluster, _account(cluster, namespace), audiences=["vault"])
     assert cluster.bearer(token, "GET", "/api").code == 401
 
 
+@page(pages.AUTHENTICATION, "service-account-tokens")
 def test_a_forged_token_is_401(cluster: Cluster, namespace: str) -> None:
     head, claims, signature = _token(cluster, _account(cluster, namespace)).split(".")
     swapped = ("A" if signature[0] != "A" else "B") + signature[1:]
@@ -453,6 +487,7 @@ def test_a_forged_token_is_401(cluster: Cluster, namespace: str) -> None:
     assert cluster.bearer(f"{none}.{claims}.", "GET", "/api").code == 401
 
 
+@page(pages.ACCOUNTS, "bound-service-account-tokens")
 def test_a_deleted_account_is_401(cluster: Cluster, namespace: str) -> None:
     path = _account(cluster, namespace)
     token = _token(cluster, path)
@@ -463,6 +498,7 @@ def test_a_deleted_account_is_401(cluster: Cluster, namespace: str) -> None:
     assert cluster.bearer(token, "GET", "/api").code == 401
 
 
+@page(pages.ACCOUNTS, "bound-service-account-tokens")
 def test_a_token_can_be_bound_to_a_secret(cluster: Cluster, namespace: str) -> None:
     secrets = f"/api/v1/namespaces/{namespace}/secrets"
     cluster.post(secrets, {"metadata": {"name": "s"}}).ok()
@@ -473,6 +509,7 @@ def test_a_token_can_be_bound_to_a_secret(cluster: Cluster, namespace: str) -> N
     eventually(lambda: cluster.bearer(token, "GET", "/api").code == 401)
 
 
+@page(pages.ACCOUNTS, "bound-service-account-tokens")
 @pytest.mark.parametrize("seconds", [1, 599, 2**32 + 1])
 def test_a_tokens_life_is_bounded(cluster: Cluster, namespace: str, seconds: int) -> None:
     path = _account(cluster, namespace)
@@ -480,11 +517,13 @@ def test_a_tokens_life_is_bounded(cluster: Cluster, namespace: str, seconds: int
     assert (reply.code, reply.fields) == (422, ["spec.expirationSeconds"])
 
 
+@page(pages.ACCOUNTS, "bound-service-account-tokens")
 def test_tokens_of_an_absent_account(cluster: Cluster, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/nobody/token"
     assert cluster.post(path, {"spec": {}}).code == 404
 
 
+@page(pages.ACCOUNTS, "verifying-and-inspecting-private-claims")
 def test_token_reviews(cluster: Cluster, namespace: str) -> None:
     token = _token(cluster, _account(cluster, namespace), audiences=["vault", "other"])
     path = f"{AUTHENTICATION}/tokenreviews"
@@ -506,6 +545,7 @@ def test_token_reviews(cluster: Cluster, namespace: str) -> None:
 # Impersonation
 
 
+@page(pages.AUTHENTICATION, "user-impersonation")
 def test_impersonation_needs_the_right(
     cluster: Cluster, rights: Rights, namespace: str, bob: str
 ) -> None:
@@ -524,6 +564,7 @@ def test_impersonation_needs_the_right(
     assert 'cannot impersonate resource "users" in API group ""' in refused.message
 
 
+@page(pages.AUTHENTICATION, "user-impersonation")
 def test_impersonated_accounts_have_their_groups(cluster: Cluster, namespace: str) -> None:
     name = f"system:serviceaccount:{namespace}:robot"
     found = cluster.post(f"{AUTHENTICATION}/selfsubjectreviews", {}, _as=name).ok()
@@ -533,6 +574,7 @@ def test_impersonated_accounts_have_their_groups(cluster: Cluster, namespace: st
 # kubectl
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_kubectl_auth(kubectl: Kubectl, rights: Rights, namespace: str, bob: str) -> None:
     assert "admin" in kubectl("auth", "whoami")
     assert kubectl("auth", "can-i", "create", "configmaps").strip() == "yes"
@@ -544,6 +586,7 @@ def test_kubectl_auth(kubectl: Kubectl, rights: Rights, namespace: str, bob: str
     assert "configmaps" in kubectl("auth", "can-i", "--list", "-n", namespace, "--as", bob)
 
 
+@page(pages.RBAC, "command-line-utilities")
 def test_kubectl_makes_access(kubectl: Kubectl, namespace: str) -> None:
     within = ("-n", namespace)
     kubectl("create", "serviceaccount", "robot", *within)

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conformance import pages
 from tests.conformance.client import Reply
 from tests.conformance.conftest import Widgets
+from tests.conformance.pages import page
 from tests.support.kubectl import Kubectl
 
 APPLY = "application/apply-patch+yaml"
@@ -39,6 +41,7 @@ def entries(wire: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+@page(pages.APPLY, "field-management")
 def test_apply_creates_and_owns_what_it_says(widgets: Widgets) -> None:
     reply = apply(widgets, {"size": 2, "list": [{"k": "a", "v": 1}], "free": {"q": {"r": [1]}}})
     assert reply.code == 201
@@ -54,11 +57,13 @@ def test_apply_creates_and_owns_what_it_says(widgets: Widgets) -> None:
     }
 
 
+@page(pages.APPLY, "field-management")
 def test_applying_again_writes_nothing(widgets: Widgets) -> None:
     first = apply(widgets, {"size": 2}).ok()
     assert apply(widgets, {"size": 2}).ok() == first
 
 
+@page(pages.APPLY, "managers")
 def test_a_manager_must_be_named(widgets: Widgets) -> None:
     reply = apply(widgets, {"size": 2}, "")
     assert (reply.code, reply.fields) == (422, ["fieldManager"])
@@ -68,6 +73,7 @@ def test_a_manager_must_be_named(widgets: Widgets) -> None:
     assert "invalid character U+000A (at position 1)" in odd.message
 
 
+@page(pages.APPLY, "conflicts")
 def test_a_conflict_names_managers_and_fields(widgets: Widgets) -> None:
     apply(widgets, {"size": 2, "list": [{"k": "a", "v": 1}]}).ok()
     one = apply(widgets, {"size": 3}, "two")
@@ -83,6 +89,7 @@ def test_a_conflict_names_managers_and_fields(widgets: Widgets) -> None:
     )
 
 
+@page(pages.APPLY, "conflicts")
 def test_force_takes_the_fields(widgets: Widgets) -> None:
     apply(widgets, {"size": 2, "name": "ab"}).ok()
     found = apply(widgets, {"size": 3}, "two", force="true").ok()
@@ -93,6 +100,7 @@ def test_force_takes_the_fields(widgets: Widgets) -> None:
     }
 
 
+@page(pages.APPLY, "conflicts")
 def test_the_same_value_is_shared(widgets: Widgets) -> None:
     apply(widgets, {"size": 2}).ok()
     found = apply(widgets, {"size": 2}, "two").ok()
@@ -100,6 +108,7 @@ def test_the_same_value_is_shared(widgets: Widgets) -> None:
     assert apply(widgets, {"size": 3}).code == 409
 
 
+@page(pages.APPLY, "field-management")
 def test_what_nobody_applies_any_more_is_removed(widgets: Widgets) -> None:
     items = [{"k": "a"}, {"k": "b"}]
     apply(widgets, {"size": 2, "name": "ab", "list": items}).ok()
@@ -110,6 +119,7 @@ def test_what_nobody_applies_any_more_is_removed(widgets: Widgets) -> None:
     assert gone["spec"] == {"size": 2, "mode": "A"}
 
 
+@page(pages.APPLY, "field-management")
 def test_what_nobody_owns_stays(widgets: Widgets) -> None:
     widgets.create("x", {"size": 2}, finalizers=["a.b/c"])
     widgets.cluster.merge(widgets.at("x"), {"metadata": {"managedFields": [{}]}}).ok()
@@ -125,6 +135,7 @@ def test_what_nobody_owns_stays(widgets: Widgets) -> None:
     widgets.cluster.merge(widgets.at("x"), {"metadata": {"finalizers": None}}).ok()
 
 
+@page(pages.APPLY, "operations-and-field-management")
 def test_updates_own_what_they_change(widgets: Widgets) -> None:
     cluster = widgets.cluster
     cluster.post(widgets.path, widgets.make("x", {"size": 2}), fieldManager="maker").ok()
@@ -140,6 +151,7 @@ def test_updates_own_what_they_change(widgets: Widgets) -> None:
     assert f'conflict with "patcher" using {VERSION}: .spec.size' in refused.message
 
 
+@page(pages.APPLY, "managers")
 def test_the_default_manager_is_the_user_agent(widgets: Widgets) -> None:
     reply = widgets.cluster(
         "POST", widgets.path, widgets.make("x"), headers={"User-Agent": "tool/1.2 (linux)"}
@@ -147,6 +159,7 @@ def test_the_default_manager_is_the_user_agent(widgets: Widgets) -> None:
     assert list(entries(reply.ok())) == ["tool Update"]
 
 
+@page(pages.APPLY, "field-management")
 def test_the_status_is_applied_apart(widgets: Widgets) -> None:
     assert apply(widgets, None, at="x/status", status={"ready": True}).code == 404
     apply(widgets, {"size": 2}).ok()
@@ -160,11 +173,13 @@ def test_the_status_is_applied_apart(widgets: Widgets) -> None:
     assert 'conflict with "ctl" with subresource "status": .status.ready' in other.message
 
 
+@page(pages.API, "dry-run")
 def test_dry_run_stores_nothing(widgets: Widgets) -> None:
     assert apply(widgets, {"size": 2}, dryRun="All").code == 201
     assert widgets.cluster.get(widgets.at("x")).code == 404
 
 
+@page(pages.APPLY, "merge-strategy")
 @pytest.mark.parametrize(
     ("spec", "code", "text"),
     [
@@ -184,6 +199,7 @@ def test_a_configuration_must_fit_the_schema(
     assert text in reply.message
 
 
+@page(pages.APPLY, "field-management")
 def test_a_configuration_must_name_its_object(widgets: Widgets) -> None:
     def refused(change: dict[str, Any]) -> str:
         wire = {**widgets.make("x"), **change}
@@ -200,6 +216,7 @@ def test_a_configuration_must_name_its_object(widgets: Widgets) -> None:
     assert "uid mismatch" in refused({"metadata": {"name": "x", "uid": "u"}})
 
 
+@page(pages.APPLY, "clearing-managedfields")
 def test_managed_fields_are_reset_by_one_empty_entry(widgets: Widgets) -> None:
     apply(widgets, {"size": 2}).ok()
     kept = widgets.cluster.merge(widgets.at("x"), {"metadata": {"managedFields": []}}).ok()
@@ -211,6 +228,7 @@ def test_managed_fields_are_reset_by_one_empty_entry(widgets: Widgets) -> None:
     assert set(entries(found)) == {"one Apply", "before-first-apply Update"}
 
 
+@page(pages.APPLY, "field-management")
 def test_a_manager_without_fields_is_dropped(widgets: Widgets) -> None:
     widgets.create("x", {"size": 2})
     apply(widgets, {"name": "ab"}).ok()
@@ -219,6 +237,7 @@ def test_a_manager_without_fields_is_dropped(widgets: Widgets) -> None:
     assert "name" not in found["spec"]
 
 
+@page(pages.APPLY, "merge-strategy")
 def test_built_in_kinds_are_applied_too(widgets: Widgets) -> None:
     path = f"/api/v1/namespaces/{widgets.namespace}/configmaps/x"
     wire = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}
@@ -230,6 +249,7 @@ def test_built_in_kinds_are_applied_too(widgets: Widgets) -> None:
     assert found["data"] == {"b": "2"}
 
 
+@page(pages.APPLY, "conflicts")
 def test_kubectl_applies_on_the_server(kubectl: Kubectl, widgets: Widgets) -> None:
     def run(size: int, *flags: str) -> str:
         wire = widgets.make("x", {"size": size}, namespace=widgets.namespace)
@@ -247,6 +267,7 @@ def test_kubectl_applies_on_the_server(kubectl: Kubectl, widgets: Widgets) -> No
     assert "manager: other" in kubectl(*place, "--show-managed-fields")
 
 
+@page(pages.APPLY, "upgrading-from-client-side-apply-to-server-side-apply")
 def test_kubectl_moves_from_client_side_to_server_side(kubectl: Kubectl, widgets: Widgets) -> None:
     def manifest(**spec: Any) -> str:
         return yaml.safe_dump(widgets.make("x", spec, namespace=widgets.namespace))

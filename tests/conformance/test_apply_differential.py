@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.conformance import pages
 from tests.conformance.client import MERGE, Cluster, Reply
 from tests.conformance.conftest import DEFINITIONS, GIVEN, definition, eventually
+from tests.conformance.pages import page
 from tests.support.apiserver import embedded_cluster
 from tests.support.reference import reference_cluster
 
@@ -139,6 +141,7 @@ def compared(reply: Reply) -> Any:
     return reply.code, wire, sorted(entries, key=lambda e: json.dumps(e, sort_keys=True))
 
 
+@page(pages.APPLY, "field-management")
 @settings(
     max_examples=40, deadline=None, phases=[Phase.reuse, Phase.generate],  # shrinking takes long
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

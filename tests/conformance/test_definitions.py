@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import Cluster
 from tests.conformance.conftest import DEFINITIONS, definition, eventually
+from tests.conformance.pages import page
 
 GROUP = "life.kumulus.dev"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
@@ -17,6 +19,7 @@ def _object(**more: Any) -> dict[str, Any]:
     return {"type": "object", **more}
 
 
+@page(pages.DEFINITIONS, "specifying-a-structural-schema")
 @pytest.mark.parametrize(
     ("schema", "text"),
     [
@@ -68,6 +71,7 @@ def test_a_schema_must_be_structural(cluster: Cluster, schema: Any, text: str) -
     assert text in reply.message
 
 
+@page(pages.DEFINITIONS, "create-a-customresourcedefinition")
 def test_names_must_fit(cluster: Cluster) -> None:
     wire = definition("gadgets", GROUP)
     wire["metadata"]["name"] = "other.life.kumulus.dev"
@@ -76,6 +80,7 @@ def test_names_must_fit(cluster: Cluster) -> None:
     assert 'must be spec.names.plural+"."+spec.group' in reply.message
 
 
+@page(pages.DEFINITIONS, "delete-a-customresourcedefinition")
 def test_the_life_of_a_definition(cluster: Cluster) -> None:
     """Established, served, discovered; its objects go with it."""
     cluster.post(DEFINITIONS, definition("gadgets", GROUP)).ok()
@@ -111,12 +116,14 @@ def test_the_life_of_a_definition(cluster: Cluster) -> None:
     eventually(lambda: cluster.get(path).code == 404)
 
 
+@page(pages.HEALTH, "api-endpoints-for-health")
 def test_version_and_health(cluster: Cluster) -> None:
     assert int(cluster.get("/version").ok()["minor"].rstrip("+")) >= 34
     for path in ("/healthz", "/livez", "/readyz"):
         assert cluster.get(path).text == "ok"
 
 
+@page(pages.DEFINITIONS, "publish-validation-schema-in-openapi")
 def test_openapi_has_the_schema(cluster: Cluster) -> None:
     index = cluster.get("/openapi/v3").ok()["paths"]
     url = index["apis/conformance.kumulus.dev/v1"]["serverRelativeURL"]

@@ -8,7 +8,9 @@ import time
 import pytest
 import yaml
 
+from tests.conformance import pages
 from tests.conformance.conftest import Widgets, eventually
+from tests.conformance.pages import page
 from tests.support.kubectl import Kubectl
 
 
@@ -22,6 +24,7 @@ def _manifest(widgets: Widgets, size: int) -> str:
     return yaml.safe_dump(widgets.make("x", {"size": size}, namespace=widgets.namespace))
 
 
+@page(pages.KUBECTL + "kubectl_apply/")
 def test_apply_twice_then_a_change(run: Kubectl, widgets: Widgets) -> None:
     assert "created" in run("apply", "-f", "-", stdin=_manifest(widgets, 2))
     assert "unchanged" in run("apply", "-f", "-", stdin=_manifest(widgets, 2))
@@ -33,6 +36,7 @@ def test_apply_twice_then_a_change(run: Kubectl, widgets: Widgets) -> None:
     assert run("get", "wdg", *place, "-o", "name").strip() == ("widget.conformance.kumulus.dev/x")
 
 
+@page(pages.KUBECTL + "kubectl_diff/")
 def test_diff_shows_the_change_and_stores_nothing(run: Kubectl, widgets: Widgets) -> None:
     run("apply", "-f", "-", stdin=_manifest(widgets, 2))
     done = run.run("diff", "-f", "-", stdin=_manifest(widgets, 4))
@@ -43,6 +47,7 @@ def test_diff_shows_the_change_and_stores_nothing(run: Kubectl, widgets: Widgets
     assert run.run("diff", "-f", "-", stdin=_manifest(widgets, 2)).returncode == 0
 
 
+@page(pages.KUBECTL + "kubectl_edit/")
 def test_label_annotate_patch_edit(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x", {"size": 2})
     place = ("-n", widgets.namespace)
@@ -65,6 +70,7 @@ def test_label_annotate_patch_edit(run: Kubectl, widgets: Widgets) -> None:
     assert widgets.cluster.get(widgets.at("x")).ok()["spec"]["size"] == 5
 
 
+@page(pages.KUBECTL + "kubectl_wait/")
 def test_wait_for_a_condition_and_for_the_end(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x")
     place = ("-n", widgets.namespace)
@@ -76,6 +82,7 @@ def test_wait_for_a_condition_and_for_the_end(run: Kubectl, widgets: Widgets) ->
     run("wait", "--for=delete", "wdg/x", "--timeout=10s", *place)
 
 
+@page(pages.KUBECTL + "kubectl_describe/")
 def test_describe_shows_events(run: Kubectl, widgets: Widgets) -> None:
     uid = widgets.create("x")["metadata"]["uid"]
     event = {
@@ -100,18 +107,21 @@ def test_describe_shows_events(run: Kubectl, widgets: Widgets) -> None:
     assert "Size:" in text
 
 
+@page(pages.KUBECTL + "kubectl_explain/")
 def test_explain(run: Kubectl, widgets: Widgets) -> None:
     text = run("explain", "widgets.spec", "--recursive")
     assert "KIND:       Widget" in text
     assert "size\t<integer> -required-" in text
 
 
+@page(pages.KUBECTL + "kubectl_api-resources/")
 def test_api_resources_and_versions(run: Kubectl, widgets: Widgets) -> None:
     resources = run("api-resources", "--api-group=conformance.kumulus.dev")
     assert "wdg" in resources
     assert "conformance.kumulus.dev/v1" in run("api-versions").split()
 
 
+@page(pages.KUBECTL + "kubectl_create/")
 def test_built_in_kinds_are_created_as_protobuf(run: Kubectl, widgets: Widgets) -> None:
     """kubectl sends these as protobuf."""
     place = ("-n", widgets.namespace)
@@ -125,6 +135,7 @@ def test_built_in_kinds_are_created_as_protobuf(run: Kubectl, widgets: Widgets) 
     assert "deleted" in run("delete", "namespace", f"{widgets.namespace}-more")
 
 
+@page(pages.KUBECTL + "kubectl_apply/")
 def test_refusals_name_the_field(run: Kubectl, widgets: Widgets) -> None:
     wire = widgets.make("x", {"size": 99}, namespace=widgets.namespace)
     assert "spec.size: Invalid value: 99" in run.refused("apply", wire)
@@ -132,6 +143,7 @@ def test_refusals_name_the_field(run: Kubectl, widgets: Widgets) -> None:
     assert 'unknown field "spec.colour"' in run.refused("apply", wire)
 
 
+@page(pages.KUBECTL + "kubectl_get/")
 def test_get_in_many_forms(run: Kubectl, widgets: Widgets) -> None:
     for name, size in (("a", 3), ("b", 1)):
         widgets.create(name, {"size": size})
@@ -147,6 +159,7 @@ def test_get_in_many_forms(run: Kubectl, widgets: Widgets) -> None:
 # Server-side apply: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 
 
+@page(pages.APPLY, "conflicts")
 def test_server_side_apply_conflicts_and_force(run: Kubectl, widgets: Widgets) -> None:
     ssa = ("apply", "--server-side", "-f", "-")
     assert "serverside-applied" in run(*ssa, "--field-manager=one", stdin=_manifest(widgets, 2))
@@ -163,6 +176,7 @@ def test_server_side_apply_conflicts_and_force(run: Kubectl, widgets: Widgets) -
     assert widgets.cluster.get(widgets.at("x")).ok()["spec"]["size"] == 3
 
 
+@page(pages.APPLY, "upgrading-from-client-side-apply-to-server-side-apply")
 def test_server_side_apply_goes_on_from_client_side_apply(run: Kubectl, widgets: Widgets) -> None:
     run("apply", "-f", "-", stdin=_manifest(widgets, 2))
     assert "serverside-applied" in run("apply", "--server-side", "-f", "-",
@@ -170,6 +184,7 @@ def test_server_side_apply_goes_on_from_client_side_apply(run: Kubectl, widgets:
     assert widgets.cluster.get(widgets.at("x")).ok()["spec"]["size"] == 3
 
 
+@page(pages.KUBECTL + "kubectl_diff/")
 def test_server_side_diff(run: Kubectl, widgets: Widgets) -> None:
     run("apply", "--server-side", "-f", "-", stdin=_manifest(widgets, 2))
     done = run.run("diff", "--server-side", "-f", "-", stdin=_manifest(widgets, 4))
@@ -180,6 +195,7 @@ def test_server_side_diff(run: Kubectl, widgets: Widgets) -> None:
 # https://kubernetes.io/docs/reference/kubectl/generated/
 
 
+@page(pages.KUBECTL + "kubectl_replace/")
 def test_replace_and_dry_run(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x", {"size": 2, "name": "old"})
     assert "server dry run" in run(
@@ -190,6 +206,7 @@ def test_replace_and_dry_run(run: Kubectl, widgets: Widgets) -> None:
     assert widgets.cluster.get(widgets.at("x")).ok()["spec"] == {"size": 3, "mode": "A"}
 
 
+@page(pages.PATCHES)
 @pytest.mark.parametrize("kind", ["json", "merge"])
 def test_patch_types(run: Kubectl, widgets: Widgets, kind: str) -> None:
     widgets.create("x", {"size": 2})
@@ -203,6 +220,7 @@ def test_patch_types(run: Kubectl, widgets: Widgets, kind: str) -> None:
     assert strategic.returncode != 0
 
 
+@page(pages.PATCHES, "update-an-object-s-replica-count-using-kubectl-patch-with-subresource")
 def test_the_status_alone_is_patched(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x")
     done = run(
@@ -214,6 +232,7 @@ def test_the_status_alone_is_patched(run: Kubectl, widgets: Widgets) -> None:
     assert (found["spec"]["size"], found["status"]) == (1, {"ready": True})
 
 
+@page(pages.KUBECTL + "kubectl_label/")
 def test_labels_are_changed_and_removed(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x", labels={"a": "1"})
     place = ("-n", widgets.namespace)
@@ -224,6 +243,7 @@ def test_labels_are_changed_and_removed(run: Kubectl, widgets: Widgets) -> None:
     assert "labels" not in widgets.cluster.get(widgets.at("x")).ok()["metadata"]
 
 
+@page(pages.CASCADE)
 @pytest.mark.parametrize(
     ("cascade", "left"), [("background", []), ("foreground", []), ("orphan", ["child"])]
 )
@@ -242,6 +262,7 @@ def test_delete_cascade(run: Kubectl, widgets: Widgets, cascade: str, left: list
         assert "ownerReferences" not in child["metadata"]
 
 
+@page(pages.KUBECTL + "kubectl_get/")
 def test_get_watches(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("a", {"size": 4})
     process = subprocess.Popen(
@@ -262,6 +283,7 @@ def test_get_watches(run: Kubectl, widgets: Widgets) -> None:
         process.communicate()
 
 
+@page(pages.KUBECTL + "kubectl_get/")
 def test_get_in_chunks_and_wide(run: Kubectl, widgets: Widgets) -> None:
     for number in range(5):
         widgets.create(f"w{number}")
@@ -275,6 +297,7 @@ def test_get_in_chunks_and_wide(run: Kubectl, widgets: Widgets) -> None:
     assert [line.split()[0] for line in one.splitlines()] == ["NAME", "w3"]
 
 
+@page(pages.KUBECTL + "kubectl_explain/")
 def test_explain_goes_down_to_a_field(run: Kubectl, widgets: Widgets) -> None:
     text = run("explain", "widgets.spec.list", "--recursive")
     assert "FIELD: list <[]Object>" in text
@@ -284,6 +307,7 @@ def test_explain_goes_down_to_a_field(run: Kubectl, widgets: Widgets) -> None:
     assert "size" in old
 
 
+@page(pages.API, "field-validation")
 def test_validation_is_asked_of_the_server(run: Kubectl, widgets: Widgets) -> None:
     wire = widgets.make("x", {"size": 1, "colour": "red"}, namespace=widgets.namespace)
     manifest = yaml.safe_dump(wire)
@@ -293,12 +317,14 @@ def test_validation_is_asked_of_the_server(run: Kubectl, widgets: Widgets) -> No
     assert "created" in done.stdout
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_auth_can_i(run: Kubectl, widgets: Widgets) -> None:
     """kubernetes.io/docs: Authorization, checking API access."""
     place = ("-n", widgets.namespace)
     assert run("auth", "can-i", "create", "widgets", *place).strip() == "yes"
 
 
+@page(pages.AUTHORIZATION, "checking-api-access")
 def test_auth_can_i_list(run: Kubectl, widgets: Widgets) -> None:
     served = widgets.cluster.get("/apis/authorization.k8s.io/v1").json.get("resources", [])
     if "selfsubjectrulesreviews" not in {resource["name"] for resource in served}:
@@ -308,6 +334,7 @@ def test_auth_can_i_list(run: Kubectl, widgets: Widgets) -> None:
     assert "*.*" in shown
 
 
+@page(pages.KUBECTL + "kubectl_completion/")
 def test_completion_finds_names_and_kinds(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("somewhat")
     names = run("__complete", "get", "wdg", "-n", widgets.namespace, "some")
@@ -316,6 +343,7 @@ def test_completion_finds_names_and_kinds(run: Kubectl, widgets: Widgets) -> Non
     assert "widgets.conformance.kumulus.dev" in kinds
 
 
+@page(pages.KUBECTL + "kubectl_wait/")
 def test_a_wait_ends_in_time(run: Kubectl, widgets: Widgets) -> None:
     widgets.create("x")
     started = time.monotonic()

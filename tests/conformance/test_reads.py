@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import TABLE
 from tests.conformance.conftest import Widgets
+from tests.conformance.pages import page
 
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 
 
+@page(pages.LABELS, "label-selectors")
 @pytest.mark.parametrize(
     ("selector", "names"),
     [
@@ -31,12 +34,14 @@ def test_label_selectors(widgets: Widgets, selector: str, names: list[str]) -> N
     assert widgets.names(labelSelector=selector) == names
 
 
+@page(pages.LABELS, "label-selectors")
 @pytest.mark.parametrize("selector", ["a b", "a=b=c", "a in 1", "a in (", ",", "a,,b", "-a=b"])
 def test_bad_label_selectors(widgets: Widgets, selector: str) -> None:
     reply = widgets.cluster.get(widgets.path, labelSelector=selector)
     assert (reply.code, reply.json["reason"]) == (400, "BadRequest")
 
 
+@page(pages.FIELD_SELECTORS, "supported-fields")
 def test_field_selectors(widgets: Widgets) -> None:
     widgets.create("x")
     widgets.create("y")
@@ -47,6 +52,7 @@ def test_field_selectors(widgets: Widgets) -> None:
     assert (unknown.code, unknown.message) == (400, "field label not supported: spec.size")
 
 
+@page(pages.API, "retrieving-large-results-sets-in-chunks")
 def test_pages_are_of_one_version(widgets: Widgets) -> None:
     for name in "abcde":
         widgets.create(name)
@@ -63,6 +69,7 @@ def test_pages_are_of_one_version(widgets: Widgets) -> None:
     assert rest["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
 
 
+@page(pages.API, "semantics-for-get-and-list")
 def test_a_list_as_it_was(widgets: Widgets) -> None:
     version = widgets.create("a")["metadata"]["resourceVersion"]
     widgets.create("b")
@@ -72,6 +79,7 @@ def test_a_list_as_it_was(widgets: Widgets) -> None:
     assert widgets.names(**not_older) == ["a", "b"]
 
 
+@page(pages.API, "semantics-for-get-and-list")
 @pytest.mark.parametrize(
     ("query", "code"),
     [
@@ -89,6 +97,7 @@ def test_options_that_make_no_sense(widgets: Widgets, query: dict[str, str], cod
     assert widgets.cluster.get(widgets.path, **query).code == code
 
 
+@page(pages.API, "efficient-detection-of-changes")
 def test_a_watch_goes_on_from_a_version(widgets: Widgets) -> None:
     version = widgets.create("a")["metadata"]["resourceVersion"]
     widgets.create("b")
@@ -105,6 +114,7 @@ def test_a_watch_goes_on_from_a_version(widgets: Widgets) -> None:
     assert versions[0] > int(version)
 
 
+@page(pages.API, "semantics-for-watch")
 def test_a_watch_without_a_version_begins_with_what_is_there(widgets: Widgets) -> None:
     widgets.create("a")
     for query in ({}, {"resourceVersion": "0"}):
@@ -112,6 +122,7 @@ def test_a_watch_without_a_version_begins_with_what_is_there(widgets: Widgets) -
         assert [(e["type"], e["object"]["metadata"]["name"]) for e in events] == [("ADDED", "a")]
 
 
+@page(pages.API, "efficient-detection-of-changes")
 def test_objects_come_into_a_selector_and_leave_it(widgets: Widgets) -> None:
     version = widgets.create("a", labels={"in": "no"})["metadata"]["resourceVersion"]
     for value in ("yes", "no"):
@@ -121,6 +132,7 @@ def test_objects_come_into_a_selector_and_leave_it(widgets: Widgets) -> None:
     assert [e["type"] for e in events] == ["ADDED", "DELETED"]
 
 
+@page(pages.API, "streaming-lists")
 def test_a_watch_list_ends_its_first_part_with_a_bookmark(widgets: Widgets) -> None:
     widgets.create("a")
     query = {
@@ -134,6 +146,7 @@ def test_a_watch_list_ends_its_first_part_with_a_bookmark(widgets: Widgets) -> N
     assert annotations == {"k8s.io/initial-events-end": "true"}
 
 
+@page(pages.API, "receiving-resources-as-tables")
 def test_a_table_has_the_printer_columns(widgets: Widgets) -> None:
     widgets.create("a", {"size": 7})
     found = widgets.cluster("GET", widgets.path, accept=TABLE).ok()
@@ -144,6 +157,7 @@ def test_a_table_has_the_printer_columns(widgets: Widgets) -> None:
     assert found["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
 
 
+@page(pages.API, "receiving-resources-as-tables")
 def test_metadata_alone(widgets: Widgets) -> None:
     widgets.create("a")
     one = widgets.cluster("GET", widgets.at("a"), accept=PARTIAL).ok()
@@ -154,6 +168,7 @@ def test_metadata_alone(widgets: Widgets) -> None:
     assert "spec" not in many["items"][0]
 
 
+@page(pages.API, "alternate-representations-of-resources")
 def test_what_cannot_be_accepted_is_406(widgets: Widgets) -> None:
     widgets.create("a")
     reply = widgets.cluster("GET", widgets.at("a"), accept="text/html")
@@ -161,6 +176,7 @@ def test_what_cannot_be_accepted_is_406(widgets: Widgets) -> None:
     assert widgets.cluster("GET", widgets.at("a"), accept="application/yaml").code == 200
 
 
+@page(pages.API, "resource-uris")
 def test_unknown_paths_are_not_found(widgets: Widgets) -> None:
     for path in ("/apis/conformance.kumulus.dev/v1/nothing", "/apis/no.such/v1/x", "/nowhere"):
         assert widgets.cluster.get(path).code == 404

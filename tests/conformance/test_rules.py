@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import Cluster, Reply
 from tests.conformance.conftest import DEFINITIONS, definition, eventually
+from tests.conformance.pages import page
 
 GROUP = "rules.kumulus.dev"
 CRD = f"{DEFINITIONS}/rules.{GROUP}"
 PATH = f"/apis/{GROUP}/v1/namespaces/default/rules"
-DOCS = "https://kubernetes.io/docs/reference/using-api/cel/"
-SPECIFICATION = "https://github.com/google/cel-spec/blob/master/doc/langdef.md#macros"
+DOCS = pages.DOCS + pages.CEL
 LIBRARIES: dict[str, list[str]] = {
     f"{DOCS}#kubernetes-list-library": [
         "[1, 2, 2, 5].isSorted()",
@@ -186,7 +187,7 @@ LIBRARIES: dict[str, list[str]] = {
         "optional.of(1).value() == 1",
         "[?optional.none(), 1] == [1]",
     ],
-    SPECIFICATION: [
+    f"{pages.CEL_SPECIFICATION}#macros": [
         "self.numbers.all(i, v, v == i + 1)",
         "self.labels.exists(k, v, k == 'a' && v == 'x')",
         "self.numbers.existsOne(i, v, v == 2)",
@@ -197,8 +198,7 @@ LIBRARIES: dict[str, list[str]] = {
         "self.numbers.map(n, n > 1, n * 2) == [4, 6]",
         "self.numbers.exists_one(n, n == 2)",
     ],
-    "https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/"
-    "custom-resource-definitions/#available-validation-functions": [
+    f"{pages.DOCS}{pages.DEFINITIONS}#available-validation-functions": [
         "timestamp(self.when) > timestamp('2020-01-01T00:00:00Z')",
         "timestamp(self.when).getFullYear() == 2024",
         "duration(self.lasts) == duration('90m')",
@@ -208,8 +208,8 @@ LIBRARIES: dict[str, list[str]] = {
     ],
 }
 CASES = [
-    (f"c{number}-{at}", page, expression)
-    for number, (page, expressions) in enumerate(LIBRARIES.items())
+    (f"c{number}-{at}", url, expression)
+    for number, (url, expressions) in enumerate(LIBRARIES.items())
     for at, expression in enumerate(expressions)
 ]
 
@@ -269,8 +269,8 @@ def ask(cluster: Cluster, name: str) -> Reply:
 @pytest.mark.parametrize(
     ("case", "expression"),
     [
-        pytest.param(case, expression, marks=pytest.mark.page(page), id=expression)
-        for case, page, expression in CASES
+        pytest.param(case, expression, marks=page(url), id=expression)
+        for case, url, expression in CASES
     ],
 )
 def test_a_function_of_cel(asked: Cluster, case: str, expression: str) -> None:
@@ -279,13 +279,6 @@ def test_a_function_of_cel(asked: Cluster, case: str, expression: str) -> None:
     refused = ask(asked, f"not-{case}")
     assert refused.code == 422
     assert refused.message.endswith(f"spec: Invalid value: not-{case}")
-
-
-LIMITS = f"{DOCS}#resource-constraints"
-TRANSITIONS = (
-    "https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/"
-    "custom-resource-definitions/#transition-rules"
-)
 
 
 @pytest.fixture
@@ -320,7 +313,7 @@ def strain(cluster: Cluster, spec: Any, **query: str) -> Reply:
 NUMBERS = {"type": "array", "maxItems": 1000, "items": {"type": "integer"}}
 
 
-@pytest.mark.page(LIMITS)
+@page(pages.CEL, "resource-constraints")
 def test_a_rule_that_costs_too_much_is_ended(cluster: Cluster, rule: Callable[..., Reply]) -> None:
     source = "self.all(x, self.all(y, x + y >= 0))"
     rule(NUMBERS, rule=source).ok()
@@ -333,7 +326,7 @@ def test_a_rule_that_costs_too_much_is_ended(cluster: Cluster, rule: Callable[..
     )
 
 
-@pytest.mark.page(TRANSITIONS)
+@page(pages.DEFINITIONS, "transition-rules")
 def test_an_optional_old_self(cluster: Cluster, rule: Callable[..., Reply]) -> None:
     """A rule with optionalOldSelf is asked when an object is made too."""
     rule(
@@ -348,10 +341,6 @@ def test_an_optional_old_self(cluster: Cluster, rule: Callable[..., Reply]) -> N
     assert unchanged.code == 422, "rules about changes are asked though nothing changed"
 
 
-FIELDS = (
-    "https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/"
-    "custom-resource-definitions/#field-reason"
-)
 VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "integer": ({"type": "integer"}, 2),
     "number": ({"type": "number"}, 2.5),
@@ -360,63 +349,97 @@ VALUES: dict[str, tuple[dict[str, Any], Any]] = {
     "array": ({"type": "array", "maxItems": 5, "items": {"type": "integer"}}, [1]),
     "object": ({"type": "object", "properties": {"a": {"type": "integer"}}}, {"a": 1}),
 }
+REASONS = {
+    "FieldValueInvalid": ("Invalid value: {}: no", "Invalid value: no"),
+    "FieldValueDuplicate": ("Duplicate value: {}", "Duplicate value"),
+    "FieldValueForbidden": ("Forbidden: no", "Forbidden: no"),
+    "FieldValueRequired": ("Required value: no", "Required value: no"),
+}
+"""What is said of a broken rule: of a value alone, and of one that has others within."""
+FAILURES = {
+    "self.z / self.z == 1": "division by zero evaluating rule: ",
+    "self.max + self.max > 0": "integer overflow evaluating rule: ",
+    "int(self.s) == 1": "type conversion error from 'string' to 'int' evaluating rule: ",
+    "self.absent == 1": "no such key: absent evaluating rule: ",
+    "self.l[7] == 1": "index out of bounds: 7 evaluating rule: ",
+    "self.e.max() == 1": "max called on empty list evaluating rule: ",
+    "optional.none().value() == 1": "optional.none() dereference evaluating rule: ",
+    "url(self.s).getHost() == ''": (
+        'URL parse error during conversion from string: parse "ab": invalid URI for request '
+        "evaluating rule: "
+    ),
+    "self.p < 5": (
+        "'no such overload': call arguments did not match a supported operator, function or macro "
+        "signature for rule: "
+    ),
+}
+FLAWS = f"/apis/{GROUP}/v1/namespaces/default/flaws"
 
 
-@pytest.mark.page(FIELDS)
-@pytest.mark.parametrize("kind", list(VALUES))
-@pytest.mark.parametrize(
-    ("reason", "alone", "within"),
-    [
-        ("FieldValueInvalid", "Invalid value: {}: no", "Invalid value: no"),
-        ("FieldValueDuplicate", "Duplicate value: {}", "Duplicate value"),
-        ("FieldValueForbidden", "Forbidden: no", "Forbidden: no"),
-        ("FieldValueRequired", "Required value: no", "Required value: no"),
-    ],
-)
-def test_a_broken_rule_shows_the_value(
-    cluster: Cluster, rule: Callable[..., Reply], kind: str, reason: str, alone: str, within: str
-) -> None:
-    schema, value = VALUES[kind]
-    rule(schema, rule="1 == 2", message="no", reason=reason).ok()
-    cause = strain(cluster, value).json["details"]["causes"][0]
-    text = within if kind in ("array", "object") else alone.format(json.dumps(value))
-    assert cause == {"reason": reason, "message": text, "field": "spec"}
-
-
-@pytest.mark.page(FIELDS)
-@pytest.mark.parametrize(
-    ("expression", "text"),
-    [
-        ("self.z / self.z == 1", "division by zero evaluating rule: "),
-        ("self.max + self.max > 0", "integer overflow evaluating rule: "),
-        ("int(self.s) == 1", "type conversion error from 'string' to 'int' evaluating rule: "),
-        ("self.absent == 1", "no such key: absent evaluating rule: "),
-        ("self.l[7] == 1", "index out of bounds: 7 evaluating rule: "),
-        ("self.e.max() == 1", "max called on empty list evaluating rule: "),
-        ("optional.none().value() == 1", "optional.none() dereference evaluating rule: "),
-        (
-            "url(self.s).getHost() == ''",
-            'URL parse error during conversion from string: parse "ab": invalid URI for request '
-            "evaluating rule: ",
-        ),
-        (
-            "self.p < 5",
-            "'no such overload': call arguments did not match a supported operator, function or "
-            "macro signature for rule: ",
-        ),
-    ],
-)
-def test_a_rule_that_fails_says_why(
-    cluster: Cluster, rule: Callable[..., Reply], expression: str, text: str
-) -> None:
+def flaws() -> dict[str, Any]:
+    """A field for each case: what an object does not have is not judged."""
+    found = {
+        f"{kind}{reason}": {
+            **schema, "x-kubernetes-validations": [
+                {"rule": "1 == 2", "message": "no", "reason": reason}
+            ],
+        }
+        for kind, (schema, _) in VALUES.items()
+        for reason in REASONS
+    }  # fmt: skip
     integers = {"type": "array", "maxItems": 3, "items": {"type": "integer"}}
     names = {
         "z": {"type": "integer"}, "max": {"type": "integer"}, "absent": {"type": "integer"},
         "s": {"type": "string", "maxLength": 9}, "l": integers, "e": integers,
         "p": {"x-kubernetes-int-or-string": True},
     }  # fmt: skip
-    rule({"type": "object", "properties": names}, rule=expression).ok()
-    spec = {"z": 0, "max": 2**63 - 1, "s": "ab", "l": [1], "e": [], "p": "x"}
-    reply = strain(cluster, spec)
-    assert reply.code == 422
-    assert reply.message.endswith(f'spec: Invalid value: "object": {text}{expression}')
+    for at, expression in enumerate(FAILURES):
+        rules = [{"rule": expression}]
+        found[f"failure{at}"] = {
+            "type": "object", "properties": names, "x-kubernetes-validations": rules,
+        }  # fmt: skip
+    return {"type": "object", "properties": {"spec": {"type": "object", "properties": found}}}
+
+
+@pytest.fixture(scope="module")
+def flawed(cluster: Cluster) -> Iterator[Cluster]:
+    wire = definition("flaws", GROUP, flaws())
+    wire["spec"]["names"].pop("shortNames")
+    cluster.post(DEFINITIONS, wire).ok()
+    eventually(lambda: cluster.get(FLAWS).code == 200)
+    yield cluster
+    cluster.delete(f"{DEFINITIONS}/flaws.{GROUP}").ok()
+    eventually(lambda: cluster.get(f"{DEFINITIONS}/flaws.{GROUP}").code == 404)
+
+
+def flaw(cluster: Cluster, field: str, value: Any) -> dict[str, Any]:
+    """The first cause of the refusal of an object with this field."""
+    wire = {
+        "apiVersion": f"{GROUP}/v1", "kind": "Flaw", "metadata": {"name": "x"},
+        "spec": {field: value},
+    }  # fmt: skip
+    reply = cluster.post(FLAWS, wire, dryRun="All")
+    assert reply.code == 422, reply.text
+    found: dict[str, Any] = reply.json["details"]["causes"][0]
+    return found
+
+
+@page(pages.DEFINITIONS, "field-reason")
+@pytest.mark.parametrize("kind", list(VALUES))
+@pytest.mark.parametrize("reason", list(REASONS))
+def test_a_broken_rule_shows_the_value(flawed: Cluster, kind: str, reason: str) -> None:
+    value = VALUES[kind][1]
+    alone, within = REASONS[reason]
+    text = within if kind in ("array", "object") else alone.format(json.dumps(value))
+    field = f"{kind}{reason}"
+    assert flaw(flawed, field, value) == {
+        "reason": reason, "message": text, "field": f"spec.{field}",
+    }  # fmt: skip
+
+
+@page(pages.DEFINITIONS, "validation-rules")
+@pytest.mark.parametrize("expression", list(FAILURES))
+def test_a_rule_that_fails_says_why(flawed: Cluster, expression: str) -> None:
+    value = {"z": 0, "max": 2**63 - 1, "s": "ab", "l": [1], "e": [], "p": "x"}
+    found = flaw(flawed, f"failure{list(FAILURES).index(expression)}", value)
+    assert found["message"] == f'Invalid value: "object": {FAILURES[expression]}{expression}'

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import JSON_PATCH, STRATEGIC, TABLE, Cluster
 from tests.conformance.conftest import DEFINITIONS, definition, eventually
+from tests.conformance.pages import page
 from tests.support.kubectl import Kubectl
 
 GROUP = "scale.kumulus.dev"
@@ -58,6 +60,7 @@ def path(cluster: Cluster, namespace: str) -> str:
     return f"{collection}/f"
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_it_shows_the_fields_at_the_declared_paths(cluster: Cluster, path: str) -> None:
     whole = cluster.get(path).ok()["metadata"]
     found = cluster.get(f"{path}/scale").ok()
@@ -68,6 +71,7 @@ def test_it_shows_the_fields_at_the_declared_paths(cluster: Cluster, path: str) 
     assert found["status"] == {"replicas": 1, "selector": "app=f"}
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_a_put_changes_the_replicas_alone(cluster: Cluster, path: str) -> None:
     found = cluster.get(f"{path}/scale").ok()
     found["spec"]["replicas"] = 5
@@ -81,6 +85,7 @@ def test_a_put_changes_the_replicas_alone(cluster: Cluster, path: str) -> None:
     assert whole["metadata"]["generation"] == 2
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_a_stale_put_is_a_conflict(cluster: Cluster, path: str) -> None:
     found = cluster.get(f"{path}/scale").ok()
     cluster.merge(path, {"spec": {"color": "blue"}}).ok()
@@ -90,6 +95,7 @@ def test_a_stale_put_is_a_conflict(cluster: Cluster, path: str) -> None:
     assert cluster.put(f"{path}/scale", found).code == 200
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_patches(cluster: Cluster, path: str) -> None:
     scale = f"{path}/scale"
     assert cluster.merge(scale, {"spec": {"replicas": 7}}).ok()["spec"] == {"replicas": 7}
@@ -102,12 +108,14 @@ def test_patches(cluster: Cluster, path: str) -> None:
     assert cluster.merge(scale, stale).code == 409
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_a_dry_run_changes_nothing(cluster: Cluster, path: str) -> None:
     reply = cluster.merge(f"{path}/scale", {"spec": {"replicas": 9}}, dryRun="All")
     assert reply.ok()["spec"] == {"replicas": 9}
     assert cluster.get(path).ok()["spec"]["replicas"] == 2
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 @pytest.mark.parametrize(("replicas", "code"), [(-1, 422), (21, 422), ("x", 422), (1.5, 422)])
 def test_what_is_not_valid_is_refused(
     cluster: Cluster, path: str, replicas: Any, code: int
@@ -117,12 +125,14 @@ def test_what_is_not_valid_is_refused(
     assert cluster.get(path).ok()["spec"]["replicas"] == 2
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_negative_replicas_are_named(cluster: Cluster, path: str) -> None:
     reply = cluster.merge(f"{path}/scale", {"spec": {"replicas": -1}})
     assert reply.fields == ["spec.replicas", ".spec.replicas"]
     assert "should be a non-negative integer" in reply.message
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_what_is_not_there(cluster: Cluster, path: str) -> None:
     missing = path[:-1] + "other/scale"
     body = {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "other"}}
@@ -130,11 +140,13 @@ def test_what_is_not_there(cluster: Cluster, path: str) -> None:
         assert (reply.code, reply.json["reason"]) == (404, "NotFound")
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_it_is_neither_made_nor_deleted(cluster: Cluster, path: str) -> None:
     assert cluster.post(f"{path}/scale", {}).code == 405
     assert cluster.delete(f"{path}/scale").code == 405
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 def test_a_table_of_it(cluster: Cluster, path: str) -> None:
     found = cluster("GET", f"{path}/scale", accept=TABLE).ok()
     names = [column["name"] for column in found["columnDefinitions"]]
@@ -142,6 +154,7 @@ def test_a_table_of_it(cluster: Cluster, path: str) -> None:
     assert found["rows"][0]["cells"][:3] == ["f", 2, 1]
 
 
+@page(pages.KUBECTL + "kubectl_scale/")
 def test_kubectl_scale(cluster: Cluster, kubectl: Kubectl, path: str) -> None:
     namespace = path.split("/")[5]
     out = kubectl("scale", "fleets/f", "--replicas=6", "-n", namespace)
@@ -154,6 +167,7 @@ def test_kubectl_scale(cluster: Cluster, kubectl: Kubectl, path: str) -> None:
     assert "Expected replicas to be 2, was 6" in failed.stderr
 
 
+@page(pages.DEFINITIONS, "scale-subresource")
 @pytest.mark.parametrize(
     ("declared", "field"),
     [

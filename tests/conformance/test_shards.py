@@ -9,6 +9,7 @@ import pytest
 from controller.apiserver.shards import fnv1a_64
 from tests.conformance.client import Cluster
 from tests.conformance.conftest import Widgets
+from tests.conformance.pages import kep
 
 LOW = "shardRange(object.metadata.uid, '0x0000000000000000', '0x8000000000000000')"
 HIGH = "shardRange(object.metadata.uid, '0x8000000000000000', '0x10000000000000000')"
@@ -37,12 +38,14 @@ def of(uids: dict[str, str], *, high: bool) -> list[str]:
     return [name for name in NAMES if (fnv1a_64(uids[name]) >= 1 << 63) == high]
 
 
+@kep(5866)
 def test_a_list_has_the_objects_of_the_shard(widgets: Widgets, uids: dict[str, str]) -> None:
     assert widgets.names(shardSelector=LOW) == of(uids, high=False)
     assert widgets.names(shardSelector=HIGH) == of(uids, high=True)
     assert widgets.names(shardSelector=f"{LOW} || {HIGH}") == NAMES
 
 
+@kep(5866)
 def test_shards_go_with_other_selectors(widgets: Widgets, uids: dict[str, str]) -> None:
     odd = [name for name in of(uids, high=True) if NAMES.index(name) % 2]
     assert widgets.names(shardSelector=HIGH, labelSelector="parity=1") == odd
@@ -51,6 +54,7 @@ def test_shards_go_with_other_selectors(widgets: Widgets, uids: dict[str, str]) 
     assert widgets.names(shardSelector=LOW, **chosen) == []
 
 
+@kep(5866)
 def test_shards_are_paged(widgets: Widgets, uids: dict[str, str]) -> None:
     found: list[str] = []
     token = ""
@@ -65,6 +69,7 @@ def test_shards_are_paged(widgets: Widgets, uids: dict[str, str]) -> None:
     assert found == of(uids, high=False)
 
 
+@kep(5866)
 def test_a_watch_has_the_changes_of_the_shard(widgets: Widgets, uids: dict[str, str]) -> None:
     version = widgets.cluster.get(widgets.path).ok()["metadata"]["resourceVersion"]
     for name in NAMES:
@@ -77,6 +82,7 @@ def test_a_watch_has_the_changes_of_the_shard(widgets: Widgets, uids: dict[str, 
     assert seen == [*(("MODIFIED", name) for name in mine), *(("DELETED", name) for name in mine)]
 
 
+@kep(5866)
 def test_an_object_that_leaves_a_selector_leaves_the_shard(
     widgets: Widgets, uids: dict[str, str]
 ) -> None:
@@ -90,6 +96,7 @@ def test_an_object_that_leaves_a_selector_leaves_the_shard(
     assert seen == [("DELETED", name) for name in left]
 
 
+@kep(5866)
 def test_a_watch_list_begins_with_the_objects_of_the_shard(
     widgets: Widgets, uids: dict[str, str]
 ) -> None:
@@ -103,12 +110,14 @@ def test_a_watch_list_begins_with_the_objects_of_the_shard(
     assert sorted(e["object"]["metadata"]["name"] for e in events[: len(mine)]) == mine
 
 
+@kep(5866)
 def test_the_namespace_may_decide(widgets: Widgets, uids: dict[str, str]) -> None:
     low = LOW.replace("uid", "namespace")
     expected = NAMES if fnv1a_64(widgets.namespace) < 1 << 63 else []
     assert widgets.names(shardSelector=low) == expected
 
 
+@kep(5866)
 def test_the_list_says_which_shard_it_is(cluster: Cluster, namespace: str) -> None:
     """Of built-in kinds: upstream's custom resources are filtered without saying so."""
     found = cluster.get(f"/api/v1/namespaces/{namespace}/configmaps", shardSelector=HIGH).ok()
@@ -117,6 +126,7 @@ def test_the_list_says_which_shard_it_is(cluster: Cluster, namespace: str) -> No
     assert "shardInfo" not in plain["metadata"]
 
 
+@kep(5866)
 @pytest.mark.parametrize(
     "selector",
     [

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.conftest import Widgets
+from tests.conformance.pages import page
 
 UNCHECKED = (
     "<nil>: Invalid value: null: some validation rules were not checked because the object was "
@@ -15,6 +17,7 @@ UNCHECKED = (
 )
 
 
+@page(pages.DEFINITIONS, "validation")
 @pytest.mark.parametrize(
     ("spec", "text", "blocking"),
     [
@@ -94,6 +97,7 @@ def test_invalid_specs_are_refused_by_field(
     assert reply.json["details"]["kind"] == "Widget"
 
 
+@page(pages.DEFINITIONS, "transition-rules")
 def test_a_transition_rule_compares_with_the_old_object(widgets: Widgets) -> None:
     widgets.create("x", {"size": 5})
     refused = widgets.cluster.merge(widgets.at("x"), {"spec": {"size": 4}})
@@ -102,6 +106,7 @@ def test_a_transition_rule_compares_with_the_old_object(widgets: Widgets) -> Non
     assert widgets.cluster.merge(widgets.at("x"), {"spec": {"size": 6}}).code == 200
 
 
+@page(pages.DEFINITIONS, "field-pruning")
 def test_unknown_fields_are_pruned_and_warned_of(widgets: Widgets) -> None:
     wire = widgets.make("x", {"size": 1, "foo": 1, "list": [{"k": "a", "z": 1}]})
     wire["bar"] = 2
@@ -115,6 +120,7 @@ def test_unknown_fields_are_pruned_and_warned_of(widgets: Widgets) -> None:
     ]
 
 
+@page(pages.API, "setting-the-field-validation-level")
 def test_ignore_says_nothing_of_unknown_fields(widgets: Widgets) -> None:
     wire = widgets.make("x", {"size": 1, "foo": 1})
     reply = widgets.cluster.post(widgets.path, wire, fieldValidation="Ignore")
@@ -122,6 +128,7 @@ def test_ignore_says_nothing_of_unknown_fields(widgets: Widgets) -> None:
     assert reply.warnings == []
 
 
+@page(pages.API, "setting-the-field-validation-level")
 def test_strict_refuses_unknown_fields(widgets: Widgets) -> None:
     wire = widgets.make("x", {"size": 1, "foo": 1})
     reply = widgets.cluster.post(widgets.path, wire, fieldValidation="Strict")
@@ -132,6 +139,7 @@ def test_strict_refuses_unknown_fields(widgets: Widgets) -> None:
     )
 
 
+@page(pages.API, "setting-the-field-validation-level")
 def test_strict_refuses_duplicate_fields(widgets: Widgets) -> None:
     raw = (
         b'{"apiVersion":"conformance.kumulus.dev/v1","kind":"Widget","metadata":{"name":"q"},'
@@ -142,21 +150,25 @@ def test_strict_refuses_duplicate_fields(widgets: Widgets) -> None:
     assert 'duplicate field "spec.size"' in reply.message
 
 
+@page(pages.DEFINITIONS, "controlling-pruning")
 def test_unknown_fields_stay_where_the_schema_preserves_them(widgets: Widgets) -> None:
     spec = {"size": 1, "free": {"a": {"b": [1, {"c": None}]}}}
     found = widgets.create("x", spec)
     assert found["spec"]["free"] == {"a": {"b": [1, {"c": None}]}}
 
 
+@page(pages.DEFINITIONS, "defaulting")
 def test_defaults_are_filled_in(widgets: Widgets) -> None:
     assert widgets.create("x", {"size": 1})["spec"]["mode"] == "A"
 
 
+@page(pages.DEFINITIONS, "intorstring")
 def test_int_or_string_takes_both(widgets: Widgets) -> None:
     assert widgets.create("a", {"size": 1, "port": 80})["spec"]["port"] == 80
     assert widgets.create("b", {"size": 1, "port": "http"})["spec"]["port"] == "http"
 
 
+@page(pages.LABELS, "syntax-and-character-set")
 @pytest.mark.parametrize(
     ("metadata", "text"),
     [
@@ -178,6 +190,7 @@ def test_bad_metadata_is_refused(widgets: Widgets, metadata: Any, text: str) -> 
     assert text in reply.message
 
 
+@page(pages.API, "field-validation")
 def test_metadata_of_the_wrong_type_is_a_bad_request(widgets: Widgets) -> None:
     wire = widgets.make("x", labels={"a": 1})
     reply = widgets.cluster.post(widgets.path, wire)
@@ -185,6 +198,7 @@ def test_metadata_of_the_wrong_type_is_a_bad_request(widgets: Widgets) -> None:
     assert "cannot unmarshal number into Go struct field ObjectMeta.labels" in reply.message
 
 
+@page(pages.API, "standard-api-terminology")
 @pytest.mark.parametrize("body", [b"{", b"", b"[]", b"{}", b"nul"])
 def test_a_body_that_is_no_object_is_a_bad_request(widgets: Widgets, body: bytes) -> None:
     reply = widgets.cluster.post(widgets.path, body)
@@ -194,12 +208,14 @@ def test_a_body_that_is_no_object_is_a_bad_request(widgets: Widgets, body: bytes
     )
 
 
+@page(pages.API, "alternate-representations-of-resources")
 def test_an_unknown_media_type_is_415(widgets: Widgets) -> None:
     reply = widgets.cluster("POST", widgets.path, b"x", content="text/plain")
     assert reply.code == 415
     assert reply.json["reason"] == "UnsupportedMediaType"
 
 
+@page(pages.API, "standard-api-terminology")
 def test_version_and_kind_must_fit_the_path(widgets: Widgets) -> None:
     wire = {**widgets.make("x"), "apiVersion": "conformance.kumulus.dev/v2"}
     assert widgets.cluster.post(widgets.path, wire).message == (

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import TABLE, Cluster
 from tests.conformance.conftest import DEFINITIONS, eventually
+from tests.conformance.pages import page
 
 GROUP = "versions.kumulus.dev"
 PLURAL = "boats"
@@ -85,6 +87,7 @@ def boats(cluster: Cluster, namespace: str) -> Iterator[Boats]:
     eventually(lambda: cluster.get(CRD).code == 404)
 
 
+@page(pages.VERSIONS, "writing-reading-and-updating-versioned-customresourcedefinition-objects")
 def test_objects_are_served_in_the_version_asked_for(boats: Boats) -> None:
     boats.create("v1", "a", color="red")
     boats.create("v1beta1", "b", color="blue")
@@ -100,6 +103,7 @@ def test_objects_are_served_in_the_version_asked_for(boats: Boats) -> None:
     assert one["metadata"]["resourceVersion"] == other["metadata"]["resourceVersion"]
 
 
+@page(pages.VERSIONS, "specify-multiple-versions")
 def test_what_the_stored_version_does_not_know_is_not_kept(boats: Boats) -> None:
     made = boats.create("v1beta1", "b", color="blue", flag="black")
     assert made["spec"] == {"color": "blue"}
@@ -107,6 +111,7 @@ def test_what_the_stored_version_does_not_know_is_not_kept(boats: Boats) -> None
         assert boats.cluster.get(boats.path(name, "b")).ok()["spec"] == {"color": "blue"}
 
 
+@page(pages.VERSIONS, "specify-multiple-versions")
 def test_what_the_version_asked_for_does_not_know_is_not_shown(boats: Boats) -> None:
     boats.create("v1", "a", color="red", crew=3)
     found = boats.cluster.get(boats.path("v1beta1", "a")).ok()
@@ -115,6 +120,7 @@ def test_what_the_version_asked_for_does_not_know_is_not_shown(boats: Boats) -> 
     assert boats.cluster.get(boats.path("v1", "a")).ok()["spec"]["color"] == "blue"
 
 
+@page(pages.API, "standard-api-terminology")
 def test_a_body_must_be_of_the_version_of_the_path(boats: Boats) -> None:
     wire = boats.create("v1", "a", color="red")
     reply = boats.cluster.put(boats.path("v1beta1", "a"), wire)
@@ -122,6 +128,7 @@ def test_a_body_must_be_of_the_version_of_the_path(boats: Boats) -> None:
     assert "does not match the expected API version" in reply.message
 
 
+@page(pages.VERSIONS, "version-deprecation")
 def test_a_deprecated_version_warns(boats: Boats) -> None:
     boats.create("v1", "a")
     text = f'299 - "{GROUP}/v1beta1 Boat is deprecated; use {GROUP}/v1 Boat"'
@@ -130,12 +137,14 @@ def test_a_deprecated_version_warns(boats: Boats) -> None:
     assert boats.cluster.get(boats.path("v1")).warnings == []
 
 
+@page(pages.DEFINITIONS, "additional-printer-columns")
 def test_each_version_has_its_printer_columns(boats: Boats) -> None:
     for name, columns in (("v1", ["Name", "Color"]), ("v1beta1", ["Name", "Flag"])):
         found = boats.cluster("GET", boats.path(name), accept=TABLE).ok()
         assert [column["name"] for column in found["columnDefinitions"]] == columns
 
 
+@page(pages.DEFINITIONS, "crd-selectable-fields")
 def test_each_version_has_its_selectable_fields(boats: Boats) -> None:
     boats.create("v1", "a", color="red", crew=3)
     boats.create("v1", "b", color="blue", crew=4)
@@ -150,6 +159,7 @@ def test_each_version_has_its_selectable_fields(boats: Boats) -> None:
     assert (reply.code, reply.message) == (400, "field label not supported: spec.color")
 
 
+@page(pages.DEFINITIONS, "crd-selectable-fields")
 def test_a_watch_of_a_selectable_field(boats: Boats) -> None:
     start = boats.create("v1", "a", color="red")["metadata"]["resourceVersion"]
     for color in ("blue", "red"):
@@ -159,6 +169,7 @@ def test_a_watch_of_a_selectable_field(boats: Boats) -> None:
     assert [e["type"] for e in events if e["type"] != "BOOKMARK"] == ["ADDED", "DELETED"]
 
 
+@page(pages.VERSIONS, "upgrade-existing-objects-to-a-new-stored-version")
 def test_the_storage_version_moves(boats: Boats) -> None:
     boats.create("v1", "a", color="red", crew=3)
     crd = boats.cluster.get(CRD).ok()
@@ -168,6 +179,7 @@ def test_the_storage_version_moves(boats: Boats) -> None:
     assert boats.cluster.get(boats.path("v1", "a")).ok()["spec"]["color"] == "red"
 
 
+@page(pages.VERSIONS, "previous-storage-versions")
 def test_a_stored_version_may_not_go(boats: Boats) -> None:
     crd = boats.cluster.get(CRD).ok()
     crd["spec"]["versions"] = [{**OLD, "storage": True}]
@@ -176,6 +188,7 @@ def test_a_stored_version_may_not_go(boats: Boats) -> None:
     assert "status.storedVersions[0]" in reply.fields
 
 
+@page(pages.VERSIONS, "version-removal")
 def test_a_version_that_is_not_served_is_not_found(boats: Boats) -> None:
     boats.create("v1", "a")
     crd = boats.cluster.get(CRD).ok()
@@ -194,6 +207,7 @@ def refused(cluster: Cluster, *versions: Any) -> list[str]:
     return reply.fields
 
 
+@page(pages.DEFINITIONS, "crd-selectable-fields")
 @pytest.mark.parametrize(
     "path",
     [".spec.no", ".metadata.name", ".kind", "spec.color", ".spec", ".spec.list[0]", ""],
@@ -204,11 +218,13 @@ def test_fields_that_cannot_be_selected(cluster: Cluster, path: str) -> None:
     assert refused(cluster, wire) == ["spec.selectableFields[0].jsonPath"]
 
 
+@page(pages.DEFINITIONS, "crd-selectable-fields")
 def test_fields_are_selected_once(cluster: Cluster) -> None:
     wire = {**NEW, "selectableFields": [{"jsonPath": ".spec.color"}] * 2}
     assert refused(cluster, wire) == ["spec.selectableFields[1].jsonPath"]
 
 
+@page(pages.VERSIONS, "version-deprecation")
 @pytest.mark.parametrize(
     "more",
     [
@@ -222,12 +238,14 @@ def test_warnings_that_cannot_be_sent(cluster: Cluster, more: dict[str, Any]) ->
     assert refused(cluster, {**NEW, **more}) == ["spec.versions[0].deprecationWarning"]
 
 
+@page(pages.VERSIONS, "specify-multiple-versions")
 def test_one_version_is_stored(cluster: Cluster) -> None:
     assert "spec.versions" in refused(cluster, NEW, {**NEW, "name": "v2"})
     assert "spec.versions" in refused(cluster, {**NEW, "storage": False})
     assert "spec.versions" in refused(cluster, NEW, {**NEW, "storage": False})
 
 
+@page(pages.DEFINITIONS, "additional-printer-columns")
 def test_columns_that_cannot_be_shown(cluster: Cluster) -> None:
     columns = [
         {"name": "", "type": "string", "jsonPath": ".a"},

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import Cluster, Reply
 from tests.conformance.conftest import Widgets
+from tests.conformance.pages import page
 from tests.support.ports import free_port
 from tests.support.webhook import Answer, Webhook, allow, deny, patch, running_webhook
 
@@ -131,6 +133,7 @@ def _settle(check: Callable[[], bool]) -> None:
 # Configurations: defaults and validity
 
 
+@page(pages.ADMISSION, "webhook-configuration")
 def test_defaults(configure: Configure) -> None:
     hook = configure.hook("/defaults", allow)
     hook["rules"] = [{**WIDGETS_RULE, "resources": ["nothings"]}]
@@ -151,6 +154,7 @@ def test_defaults(configure: Configure) -> None:
 # What a webhook is sent
 
 
+@page(pages.ADMISSION, "request")
 def test_a_webhook_sees_the_request(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -170,6 +174,7 @@ def test_a_webhook_sees_the_request(
     assert "system:masters" in request["userInfo"]["groups"]
 
 
+@page(pages.ADMISSION, "request")
 def test_updates_and_deletions_bring_the_old_object(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -185,12 +190,14 @@ def test_updates_and_deletions_bring_the_old_object(
     assert deleted["oldObject"]["spec"]["size"] == 3
 
 
+@page(pages.ADMISSION, "side-effects")
 def test_dry_runs_say_so(configure: Configure, widgets: Widgets, webhook: Webhook) -> None:
     path = configure("Validating", sideEffects="NoneOnDryRun")
     widgets.cluster.post(widgets.path, widgets.make("x"), dryRun="All").ok()
     assert webhook.seen[path][0]["dryRun"] is True
 
 
+@page(pages.ADMISSION, "matching-requests-rules")
 def test_subresources_are_named_in_rules(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -202,6 +209,7 @@ def test_subresources_are_named_in_rules(
     assert request["subResource"] == "status"
 
 
+@page(pages.ADMISSION, "matching-requests-rules")
 def test_a_rule_without_the_subresource_does_not_see_it(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -214,6 +222,7 @@ def test_a_rule_without_the_subresource_does_not_see_it(
 # Answers of validating webhooks
 
 
+@page(pages.ADMISSION, "response")
 def test_a_refusal_names_the_webhook(configure: Configure, widgets: Widgets) -> None:
     path = configure("Validating", deny("too big", code=403, reason="Forbidden"))
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -224,6 +233,7 @@ def test_a_refusal_names_the_webhook(configure: Configure, widgets: Widgets) -> 
     assert widgets.names() == []
 
 
+@page(pages.ADMISSION, "response")
 @pytest.mark.parametrize(
     ("status", "code", "text"),
     [
@@ -243,6 +253,7 @@ def test_codes_of_refusals(
     assert reply.message.endswith(f"denied the request{text}")
 
 
+@page(pages.ADMISSION, "response")
 def test_a_deletion_can_be_refused(configure: Configure, widgets: Widgets) -> None:
     widgets.create("x")
     configure("Validating", deny("keep it", code=403))
@@ -250,6 +261,7 @@ def test_a_deletion_can_be_refused(configure: Configure, widgets: Widgets) -> No
     assert widgets.names() == ["x"]
 
 
+@page(pages.ADMISSION, "response")
 def test_warnings_reach_the_client(configure: Configure, widgets: Widgets) -> None:
     configure("Validating", lambda _: {"allowed": True, "warnings": ["mind the gap"]})
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -257,6 +269,7 @@ def test_warnings_reach_the_client(configure: Configure, widgets: Widgets) -> No
     assert any("mind the gap" in warning for warning in reply.warnings)
 
 
+@page(pages.ADMISSION, "response")
 def test_warnings_come_with_refusals_too(configure: Configure, widgets: Widgets) -> None:
     configure("Validating", lambda _: {"allowed": False, "warnings": ["mind the gap"]})
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -267,23 +280,27 @@ def test_warnings_come_with_refusals_too(configure: Configure, widgets: Widgets)
 # Answers of mutating webhooks
 
 
+@page(pages.ADMISSION, "response")
 def test_a_patch_changes_the_object(configure: Configure, widgets: Widgets) -> None:
     configure("Mutating", patch({"op": "replace", "path": "/spec/size", "value": 7}))
     assert widgets.create("x")["spec"]["size"] == 7
     assert widgets.cluster.get(widgets.at("x")).ok()["spec"]["size"] == 7
 
 
+@page(pages.ADMISSION, "response")
 def test_the_schema_is_asked_after_mutation(configure: Configure, widgets: Widgets) -> None:
     configure("Mutating", patch({"op": "replace", "path": "/spec/size", "value": 99}))
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
     assert (reply.code, reply.fields) == (422, ["spec.size"])
 
 
+@page(pages.ADMISSION, "response")
 def test_mutation_can_make_an_object_valid(configure: Configure, widgets: Widgets) -> None:
     configure("Mutating", patch({"op": "replace", "path": "/spec/size", "value": 2}))
     assert widgets.create("x", {"size": 99})["spec"]["size"] == 2
 
 
+@page(pages.ADMISSION, "what-are-admission-webhooks")
 def test_validating_webhooks_see_what_mutating_ones_made(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -293,6 +310,7 @@ def test_validating_webhooks_see_what_mutating_ones_made(
     assert webhook.seen[path][0]["object"]["spec"]["size"] == 7
 
 
+@page(pages.ADMISSION, "reinvocation-policy")
 def test_mutating_webhooks_run_in_the_order_of_names(
     configure: Configure, widgets: Widgets
 ) -> None:
@@ -301,6 +319,7 @@ def test_mutating_webhooks_run_in_the_order_of_names(
     assert widgets.create("x")["spec"]["size"] == 5
 
 
+@page(pages.ADMISSION, "response")
 def test_updates_are_mutated(configure: Configure, widgets: Widgets) -> None:
     widgets.create("x")
     configure("Mutating", patch({"op": "add", "path": "/metadata/labels", "value": {"a": "b"}}))
@@ -308,11 +327,13 @@ def test_updates_are_mutated(configure: Configure, widgets: Widgets) -> None:
     assert found["metadata"]["labels"] == {"a": "b"}
 
 
+@page(pages.ADMISSION, "response")
 def test_a_mutating_webhook_can_refuse(configure: Configure, widgets: Widgets) -> None:
     configure("Mutating", deny("never", code=403))
     assert widgets.cluster.post(widgets.path, widgets.make("x")).code == 403
 
 
+@page(pages.ADMISSION, "reinvocation-policy")
 def test_reinvocation(configure: Configure, widgets: Widgets, webhook: Webhook) -> None:
     first = configure("Mutating", reinvocationPolicy="IfNeeded")
     never = configure("Mutating")
@@ -325,6 +346,7 @@ def test_reinvocation(configure: Configure, widgets: Widgets, webhook: Webhook) 
     assert len(webhook.seen[never]) == 1
 
 
+@page(pages.ADMISSION, "response")
 def test_a_patch_must_be_a_json_patch(configure: Configure, widgets: Widgets) -> None:
     configure("Mutating", lambda _: {"allowed": True, "patch": "W10="})
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -335,6 +357,7 @@ def test_a_patch_must_be_a_json_patch(configure: Configure, widgets: Widgets) ->
 # Selection
 
 
+@page(pages.ADMISSION, "matching-requests-objectselector")
 def test_object_selectors(configure: Configure, widgets: Widgets) -> None:
     selector = {"matchLabels": {"guarded": "yes"}}
     configure("Validating", deny(), objectSelector=selector, await_path=False)
@@ -349,6 +372,7 @@ def test_object_selectors(configure: Configure, widgets: Widgets) -> None:
     assert refused.code == 400
 
 
+@page(pages.ADMISSION, "matching-requests-namespaceselector")
 def test_namespace_selectors(configure: Configure, widgets: Widgets, cluster: Cluster) -> None:
     configure("Validating", deny())
     other = Widgets(cluster, "default")
@@ -356,6 +380,7 @@ def test_namespace_selectors(configure: Configure, widgets: Widgets, cluster: Cl
     cluster.delete(other.at("elsewhere")).ok()
 
 
+@page(pages.ADMISSION, "matching-requests-rules")
 def test_operations_limit_a_rule(configure: Configure, widgets: Widgets, webhook: Webhook) -> None:
     path = configure("Validating", rules=[{**WIDGETS_RULE, "operations": ["CREATE"]}])
     widgets.create("x")
@@ -363,6 +388,7 @@ def test_operations_limit_a_rule(configure: Configure, widgets: Widgets, webhook
     assert len(webhook.seen[path]) == 1
 
 
+@page(pages.ADMISSION, "matching-requests-rules")
 def test_scope_limits_a_rule(configure: Configure, widgets: Widgets, webhook: Webhook) -> None:
     rule = {**WIDGETS_RULE, "scope": "Cluster"}
     path = configure("Validating", deny(), rules=[rule], await_path=False)
@@ -371,6 +397,7 @@ def test_scope_limits_a_rule(configure: Configure, widgets: Widgets, webhook: We
     assert webhook.seen[path] == []
 
 
+@page(pages.ADMISSION, "matching-requests-matchconditions")
 def test_match_conditions(configure: Configure, widgets: Widgets, webhook: Webhook) -> None:
     condition = {"name": "big", "expression": "object != null && object.spec.size > 5"}
     path = configure("Validating", deny(), matchConditions=[condition], await_path=False)
@@ -384,6 +411,7 @@ def test_match_conditions(configure: Configure, widgets: Widgets, webhook: Webho
     assert webhook.seen[path] == []
 
 
+@page(pages.ADMISSION, "matching-requests-matchconditions")
 def test_match_conditions_see_the_request(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -398,6 +426,7 @@ def test_match_conditions_see_the_request(
     assert len(webhook.seen[path]) == 1
 
 
+@page(pages.ADMISSION, "matching-requests-matchconditions")
 def test_match_conditions_ask_the_authorizer(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -413,6 +442,7 @@ def test_match_conditions_ask_the_authorizer(
     assert len(webhook.seen[path]) == 1
 
 
+@page(pages.ADMISSION, "matching-requests-rules")
 def test_built_in_kinds_are_admitted_too(
     configure: Configure, cluster: Cluster, namespace: str
 ) -> None:
@@ -426,6 +456,7 @@ def test_built_in_kinds_are_admitted_too(
 # Failures
 
 
+@page(pages.ADMISSION, "failure-policy")
 def test_an_absent_webhook_fails_the_request(configure: Configure, widgets: Widgets) -> None:
     client = {"url": f"https://127.0.0.1:{free_port()}/x"}
     configure("Validating", clientConfig=client, await_path=False)
@@ -436,6 +467,7 @@ def test_an_absent_webhook_fails_the_request(configure: Configure, widgets: Widg
     assert "failed to call webhook: Post" in reply.message
 
 
+@page(pages.ADMISSION, "failure-policy")
 def test_failures_can_be_ignored(configure: Configure, widgets: Widgets) -> None:
     client = {"url": f"https://127.0.0.1:{free_port()}/x"}
     configure("Validating", clientConfig=client, failurePolicy="Ignore", await_path=False)
@@ -443,6 +475,7 @@ def test_failures_can_be_ignored(configure: Configure, widgets: Widgets) -> None
     widgets.create("x")
 
 
+@page(pages.ADMISSION, "timeouts")
 def test_a_slow_webhook_times_out(configure: Configure, widgets: Widgets) -> None:
     slow = [0.0]
 
@@ -459,6 +492,7 @@ def test_a_slow_webhook_times_out(configure: Configure, widgets: Widgets) -> Non
     assert time.monotonic() - started < 2.9
 
 
+@page(pages.ADMISSION, "contacting-the-webhook")
 def test_a_webhook_with_a_strange_certificate_is_not_asked(
     configure: Configure, widgets: Widgets, webhook: Webhook
 ) -> None:
@@ -469,6 +503,7 @@ def test_a_webhook_with_a_strange_certificate_is_not_asked(
     assert webhook.seen[path] == []
 
 
+@page(pages.ADMISSION, "response")
 def test_an_answer_to_another_question_is_refused(configure: Configure, widgets: Widgets) -> None:
     configure("Validating", lambda _: {"allowed": True, "uid": "another"})
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -476,6 +511,7 @@ def test_an_answer_to_another_question_is_refused(configure: Configure, widgets:
     assert "expected response.uid" in reply.message
 
 
+@page(pages.ADMISSION, "matching-requests-matchconditions")
 def test_a_condition_that_cannot_be_evaluated_refuses(
     configure: Configure, widgets: Widgets
 ) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.conformance import pages
 from tests.conformance.client import JSON_PATCH, STRATEGIC, Cluster
 from tests.conformance.conftest import Widgets, eventually
+from tests.conformance.pages import page
 
 
+@page(pages.API, "standard-api-terminology")
 def test_a_new_object_gets_its_metadata_from_the_server(widgets: Widgets) -> None:
     found = widgets.create("x", uid="mine", generation=9, creationTimestamp="2001-01-01T00:00:00Z")
     metadata = found["metadata"]
@@ -18,6 +21,7 @@ def test_a_new_object_gets_its_metadata_from_the_server(widgets: Widgets) -> Non
     assert metadata["namespace"] == widgets.namespace
 
 
+@page(pages.NAMES, "names")
 def test_a_name_is_taken_once(widgets: Widgets) -> None:
     widgets.create("x")
     reply = widgets.cluster.post(widgets.path, widgets.make("x"))
@@ -25,6 +29,7 @@ def test_a_name_is_taken_once(widgets: Widgets) -> None:
     assert reply.message == 'widgets.conformance.kumulus.dev "x" already exists'
 
 
+@page(pages.API, "generated-values")
 def test_generate_name_makes_a_name(widgets: Widgets) -> None:
     wire = widgets.make("")
     wire["metadata"] = {"generateName": "web-"}
@@ -33,6 +38,7 @@ def test_generate_name_makes_a_name(widgets: Widgets) -> None:
     assert all(name.startswith("web-") and len(name) == 9 for name in names)
 
 
+@page(pages.NAMESPACES)
 def test_the_namespace_must_exist_and_match(widgets: Widgets) -> None:
     elsewhere = "/apis/conformance.kumulus.dev/v1/namespaces/nowhere/widgets"
     reply = widgets.cluster.post(elsewhere, widgets.make("x"))
@@ -42,6 +48,7 @@ def test_the_namespace_must_exist_and_match(widgets: Widgets) -> None:
     assert "does not match the namespace sent on the request" in other.message
 
 
+@page(pages.API, "resource-uris")
 def test_what_is_not_there_is_not_found(widgets: Widgets) -> None:
     for reply in (
         widgets.cluster.get(widgets.at("none")),
@@ -53,6 +60,7 @@ def test_what_is_not_there_is_not_found(widgets: Widgets) -> None:
         assert reply.message == 'widgets.conformance.kumulus.dev "none" not found'
 
 
+@page(pages.API, "updates-to-existing-resources")
 def test_a_put_says_which_version_it_replaces(widgets: Widgets) -> None:
     found = widgets.create("x", {"size": 2})
     blind = widgets.cluster.put(widgets.at("x"), widgets.make("x", {"size": 3}))
@@ -66,12 +74,14 @@ def test_a_put_says_which_version_it_replaces(widgets: Widgets) -> None:
     assert "the object has been modified" in stale.message
 
 
+@page(pages.API, "resource-versions")
 def test_an_update_that_changes_nothing_writes_nothing(widgets: Widgets) -> None:
     before = widgets.create("x", {"size": 2})["metadata"]["resourceVersion"]
     after = widgets.cluster.merge(widgets.at("x"), {"spec": {"size": 2}}).ok()
     assert after["metadata"]["resourceVersion"] == before
 
 
+@page(pages.DEFINITIONS, "status-subresource")
 def test_generation_follows_the_spec_alone(widgets: Widgets) -> None:
     widgets.create("x", {"size": 2})
     labelled = widgets.cluster.merge(widgets.at("x"), {"metadata": {"labels": {"a": "b"}}}).ok()
@@ -80,6 +90,7 @@ def test_generation_follows_the_spec_alone(widgets: Widgets) -> None:
     assert grown["metadata"]["generation"] == 2
 
 
+@page(pages.DEFINITIONS, "status-subresource")
 def test_status_and_spec_are_written_apart(widgets: Widgets) -> None:
     wire = {**widgets.make("x", {"size": 2}), "status": {"ready": True}}
     assert "status" not in widgets.cluster.post(widgets.path, wire).ok()
@@ -93,6 +104,7 @@ def test_status_and_spec_are_written_apart(widgets: Widgets) -> None:
     assert main["status"] == {"ready": True}
 
 
+@page(pages.API, "patch-and-apply")
 def test_a_json_patch_is_applied_in_order(widgets: Widgets) -> None:
     widgets.create("x", {"size": 2})
     patch = [
@@ -105,6 +117,7 @@ def test_a_json_patch_is_applied_in_order(widgets: Widgets) -> None:
     assert found["metadata"]["labels"] == {"a": "b"}
 
 
+@page(pages.API, "patch-and-apply")
 @pytest.mark.parametrize(
     ("patch", "code"),
     [
@@ -119,6 +132,7 @@ def test_a_json_patch_that_does_not_fit(widgets: Widgets, patch: object, code: i
     assert widgets.cluster("PATCH", widgets.at("x"), patch, content=JSON_PATCH).code == code
 
 
+@page(pages.API, "patch-and-apply")
 def test_a_merge_patch_removes_by_null(widgets: Widgets) -> None:
     widgets.create("x", {"size": 2, "name": "abc"}, labels={"a": "b"})
     found = widgets.cluster.merge(
@@ -128,6 +142,7 @@ def test_a_merge_patch_removes_by_null(widgets: Widgets) -> None:
     assert "labels" not in found["metadata"]
 
 
+@page(pages.PATCHES, "notes-on-the-strategic-merge-patch")
 def test_a_strategic_patch_is_for_built_in_kinds(widgets: Widgets) -> None:
     widgets.create("x")
     reply = widgets.cluster("PATCH", widgets.at("x"), {}, content=STRATEGIC)
@@ -140,6 +155,7 @@ def test_a_strategic_patch_is_for_built_in_kinds(widgets: Widgets) -> None:
     assert found["data"] == {"b": "2", "c": "3"}
 
 
+@page(pages.NAMES, "uids")
 def test_metadata_that_never_changes(widgets: Widgets) -> None:
     widgets.create("x")
     uid = widgets.cluster.merge(widgets.at("x"), {"metadata": {"uid": "1"}})
@@ -150,12 +166,14 @@ def test_metadata_that_never_changes(widgets: Widgets) -> None:
     assert "does not match the name on the URL (x)" in name.message
 
 
+@page(pages.API, "updates-to-existing-resources")
 def test_a_patch_may_be_conditional(widgets: Widgets) -> None:
     widgets.create("x")
     reply = widgets.cluster.merge(widgets.at("x"), {"metadata": {"resourceVersion": "1"}})
     assert (reply.code, reply.json["reason"]) == (409, "Conflict")
 
 
+@page(pages.API, "make-a-dry-run-request")
 def test_a_dry_run_stores_nothing(widgets: Widgets) -> None:
     made = widgets.cluster.post(widgets.path, widgets.make("x", {"size": 2}), dryRun="All").ok()
     assert made["spec"]["mode"] == "A"
@@ -167,6 +185,7 @@ def test_a_dry_run_stores_nothing(widgets: Widgets) -> None:
     assert widgets.cluster.post(widgets.path, widgets.make("y"), dryRun="Nope").code == 422
 
 
+@page(pages.API, "resource-deletion")
 def test_a_deletion_without_finalizers_is_done_at_once(widgets: Widgets) -> None:
     uid = widgets.create("x")["metadata"]["uid"]
     reply = widgets.cluster.delete(widgets.at("x")).ok()
@@ -180,6 +199,7 @@ def test_a_deletion_without_finalizers_is_done_at_once(widgets: Widgets) -> None
     assert widgets.cluster.get(widgets.at("x")).code == 404
 
 
+@page(pages.FINALIZERS, "how-finalizers-work")
 def test_finalizers_hold_a_deletion_back(widgets: Widgets) -> None:
     widgets.create("x", finalizers=["example.com/hold"])
     found = widgets.cluster.delete(widgets.at("x")).ok()
@@ -194,6 +214,7 @@ def test_finalizers_hold_a_deletion_back(widgets: Widgets) -> None:
     assert widgets.cluster.get(widgets.at("x")).code == 404
 
 
+@page(pages.API, "resource-deletion")
 def test_preconditions_of_a_deletion(widgets: Widgets) -> None:
     found = widgets.create("x")["metadata"]
     for wrong in ({"uid": "x"}, {"resourceVersion": "1"}):
@@ -204,6 +225,7 @@ def test_preconditions_of_a_deletion(widgets: Widgets) -> None:
     assert widgets.cluster.delete(widgets.at("x"), {"preconditions": good}).code == 200
 
 
+@page(pages.API, "resource-deletion")
 def test_a_collection_is_deleted_by_selector(widgets: Widgets) -> None:
     for at in range(4):
         widgets.create(f"x{at}", labels={"half": str(at % 2)})
@@ -223,6 +245,7 @@ def _owner(found: dict[str, object], **more: object) -> dict[str, object]:
     }
 
 
+@page(pages.COLLECTION, "background-deletion")
 def test_dependents_go_after_their_owner(widgets: Widgets) -> None:
     owner = widgets.create("owner")
     widgets.create("child", ownerReferences=[_owner(owner)])
@@ -230,6 +253,7 @@ def test_dependents_go_after_their_owner(widgets: Widgets) -> None:
     eventually(lambda: widgets.names() == [])
 
 
+@page(pages.COLLECTION, "foreground-deletion")
 def test_foreground_deletion_waits_for_dependents(widgets: Widgets) -> None:
     owner = widgets.create("owner")
     reference = _owner(owner, blockOwnerDeletion=True)
@@ -243,6 +267,7 @@ def test_foreground_deletion_waits_for_dependents(widgets: Widgets) -> None:
     eventually(lambda: widgets.names() == [])
 
 
+@page(pages.COLLECTION, "orphaned-dependents")
 def test_orphans_lose_their_owner_and_stay(widgets: Widgets) -> None:
     owner = widgets.create("owner")
     widgets.create("child", ownerReferences=[_owner(owner)])
@@ -251,6 +276,7 @@ def test_orphans_lose_their_owner_and_stay(widgets: Widgets) -> None:
     assert "ownerReferences" not in widgets.cluster.get(widgets.at("child")).ok()["metadata"]
 
 
+@page(pages.NAMESPACES)
 def test_a_namespace_is_emptied_and_goes(cluster: Cluster) -> None:
     cluster.post("/api/v1/namespaces", {"metadata": {"name": "short-lived"}}).ok()
     widgets = Widgets(cluster, "short-lived")
