@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
-import yaml
 
-from controller.apiserver import decoding, errors
+from controller.apiserver import decoding, errors, yaml_bodies
 from controller.apiserver.catalog import Resource
 from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
@@ -21,7 +19,6 @@ from controller.apiserver.writes import UNCHECKED, Outcome, WriteOptions
 
 Wire = dict[str, Any]
 _RACES = 5
-_TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
 class Target(NamedTuple):
@@ -36,36 +33,11 @@ class Target(NamedTuple):
 # The body
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose values are JSON's; notes keys that stand twice."""
-
-    def __init__(self, stream: bytes) -> None:
-        super().__init__(stream)
-        self.doubled: list[str] = []
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            text = getattr(key, "value", None)
-            if isinstance(text, str) and text in seen:
-                line = key.start_mark.line + 1
-                self.doubled.append(f"line {line}: key {errors.render(text)} already set in map")
-            if isinstance(text, str):
-                seen.add(text)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag != _TIMESTAMP]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 def parse(body: bytes, validation: FieldValidation) -> tuple[Wire, list[str]]:
     """The configuration in a request's body, and warnings. Raises ApiError (400)."""
     try:
         found = orjson.loads(body)
-        doubled = _doubled(body) if decoding.duplicates(body, found) else []
+        doubled = _yaml(body)[1] if decoding.duplicates(body, found) else []
     except orjson.JSONDecodeError:
         found, doubled = _yaml(body)
     if found is None:
@@ -87,22 +59,11 @@ def _undecodable(why: str) -> ApiError:
     return errors.bad_request(f"error decoding YAML: {why}")
 
 
-def _doubled(body: bytes) -> list[str]:
-    return _yaml(body)[1]
-
-
 def _yaml(body: bytes) -> tuple[Any, list[str]]:
     try:
-        loader = _Loader(body)
-        try:
-            found = loader.get_single_data()
-        finally:
-            loader.dispose()
-        # Through JSON, so that what JSON cannot say is refused.
-        return orjson.loads(orjson.dumps(found, option=orjson.OPT_NON_STR_KEYS)), loader.doubled
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
-        why = re.sub(r"\s+", " ", str(error))
-        raise _undecodable(f"error converting YAML to JSON: yaml: {why}") from None
+        return yaml_bodies.read(body)
+    except yaml_bodies.NotYaml as error:
+        raise _undecodable(f"error converting YAML to JSON: {error}") from None
 
 
 # The verb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -185,11 +185,18 @@ def _unhandled(resource: Resource, why: str) -> errors.ApiError:
     )
 
 
-def decode(resource: Resource, raw: bytes, validation: FieldValidation) -> Decoded:
-    """The object in a request's body. Raises ApiError (400)."""
+def decode(
+    resource: Resource, raw: bytes, validation: FieldValidation, doubled: Sequence[str] = ()
+) -> Decoded:
+    """The object in a request's body; ``doubled`` is what its YAML said twice. Raises ApiError
+    (400)."""
     wire = parse(raw, resource.kind)
     check_type(resource, wire)
     found = duplicates(raw, wire) if validation != "Ignore" else []
+    if validation == "Strict" and doubled:
+        found = ["yaml: unmarshal errors:\n  " + "\n  ".join(doubled), *found]
+    elif validation != "Ignore":
+        found = [*doubled, *found]
     decoded = Decoded(wire, [*found, *shape(resource, wire)])
     if validation == "Strict" and decoded.oddities:
         raise _unhandled(resource, "strict decoding error: " + ", ".join(decoded.oddities))

@@ -194,6 +194,9 @@ class HttpApi:
         verbs = self._verbs
         if verb in ("get", "list"):
             return await (verbs.get(call) if verb == "get" else verbs.list(call))
+        if verb == "deletecollection" and call.resource.namespaced and not call.namespace:
+            # Those of all namespaces are not deleted at once.
+            raise errors.method_not_allowed()
         body = await request.read()
         media = negotiate.media_type(request.headers.get("Content-Type", ""))
         written: dict[str, Callable[[Call, bytes, str], Awaitable[Answer]]] = {
@@ -210,7 +213,10 @@ class HttpApi:
 
     async def _respond(self, request: BaseRequest, answer: Answer) -> web.Response:
         body = answer.body
-        headers = {"Content-Type": "application/json"}
+        headers = {
+            "Content-Type": "application/json", "Cache-Control": "no-cache, private",
+            "Vary": "Accept-Encoding",
+        }  # fmt: skip
         if answer.media == negotiate.YAML:
             body = await asyncio.to_thread(_to_yaml, body)
             headers["Content-Type"] = negotiate.YAML

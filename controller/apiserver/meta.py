@@ -271,7 +271,7 @@ def stamp_new(metadata: Wire, namespace: str) -> None:
 
 _KEPT = (
     "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds",
-    "generateName", "selfLink",
+    "selfLink",
 )  # fmt: skip
 
 

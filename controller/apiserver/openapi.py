@@ -22,11 +22,26 @@ _API_VERSION = {
     "description": "The version of the schema that this object is written in.",
 }
 _KIND = {"type": "string", "description": "The kind of object, in CamelCase."}
+_COMMON = ("apiVersion", "kind", "metadata")
 _PARAMETERS = (
     ("dryRun", "string", "All: do everything but store the result."),
     ("fieldManager", "string", "Who makes the change."),
     ("fieldValidation", "string", "Ignore, Warn or Strict: what to do about unknown fields."),
 )
+_LISTING = (
+    ("allowWatchBookmarks", "boolean", "Send bookmarks: how far the watch has come."),
+    ("continue", "string", "The token of the page before."),
+    ("fieldSelector", "string", "Which objects, by their fields."),
+    ("labelSelector", "string", "Which objects, by their labels."),
+    ("limit", "integer", "How many objects a page has at most."),
+    ("resourceVersion", "string", "The version to list at, or to watch from."),
+    ("resourceVersionMatch", "string", "Exact or NotOlderThan: how the version is meant."),
+    ("sendInitialEvents", "boolean", "Begin a watch with what exists."),
+    ("shardSelector", "string", "Which objects, by ranges of a hash (KEP-5866)."),
+    ("timeoutSeconds", "integer", "End after this time."),
+    ("watch", "boolean", "Send changes as they happen."),
+)
+_SCALE = "io.k8s.api.autoscaling.v1.Scale"
 _LIST_META_SCHEMA: Wire = {
     "type": "object",
     "description": "What every list has.",
@@ -77,11 +92,12 @@ def _without_combinations(schema: Any) -> Any:
 
 def _kind_schema(resource: Resource, ref: Ref) -> Wire:
     raw = _clean(resource.schema.raw)
+    own = {k: v for k, v in raw.get("properties", {}).items() if k not in _COMMON}
     properties = {
-        **raw.get("properties", {}),
         "apiVersion": _API_VERSION,
         "kind": _KIND,
         "metadata": {**ref(_META), "description": "The object's metadata."},
+        **own,
     }
     return {**raw, "type": "object", "properties": properties,
             "x-kubernetes-group-version-kind": [_gvk(resource, resource.kind)]}  # fmt: skip
@@ -112,7 +128,28 @@ def _schemas(resources: list[Resource], ref: Ref) -> Wire:
         found[model_name(resource)] = _kind_schema(resource, ref)
         list_name = model_name(resource).removesuffix(resource.kind) + resource.list_kind
         found[list_name] = _list_schema(resource, ref)
+    if any(resource.scale is not None for resource in resources):
+        found[_SCALE] = _scale_schema(ref)
     return found
+
+
+def _scale_schema(ref: Ref) -> Wire:
+    replicas = {"type": "integer", "format": "int32"}
+    status = {"replicas": replicas, "selector": {"type": "string"}}
+    return {
+        "type": "object",
+        "description": "How many there are of something, and how many there should be.",
+        "properties": {
+            "apiVersion": _API_VERSION,
+            "kind": _KIND,
+            "metadata": {**ref(_META), "description": "The object's metadata."},
+            "spec": {"type": "object", "properties": {"replicas": replicas}},
+            "status": {"type": "object", "required": ["replicas"], "properties": status},
+        },
+        "x-kubernetes-group-version-kind": [
+            {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+        ],
+    }
 
 
 def _paths(resource: Resource, operation: Callable[..., Wire]) -> Wire:
@@ -138,7 +175,35 @@ def _paths(resource: Resource, operation: Callable[..., Wire]) -> Wire:
         found[f"{collection}/{{name}}/status"] = {
             verb: operation(resource, verb, "Status") for verb in ("get", "put", "patch")
         }
-    return found
+    if resource.scale is not None:
+        found[f"{collection}/{{name}}/scale"] = {
+            verb: operation(resource, verb, "Scale") for verb in ("get", "put", "patch")
+        }
+    return {path: {**verbs, **_within(path)} for path, verbs in found.items()}
+
+
+def _within(path: str) -> Wire:
+    """What of a path the client fills in."""
+    names = [name for name in ("name", "namespace") if f"{{{name}}}" in path]
+    found = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"},
+         "description": f"The object's {name}." if name == "name" else "Its namespace."}
+        for name in names
+    ]  # fmt: skip
+    return {"parameters": found} if found else {}
+
+
+def _model(resource: Resource, verb: str, suffix: str) -> str:
+    if suffix == "Scale":
+        return _SCALE
+    name = model_name(resource)
+    return name.removesuffix(resource.kind) + resource.list_kind if verb == "list" else name
+
+
+def _queries(verb: str) -> tuple[tuple[str, str, str], ...]:
+    if verb in ("list", "deletecollection"):
+        return _LISTING
+    return _PARAMETERS if verb in ("post", "put", "patch") else ()
 
 
 def _operation_id(resource: Resource, verb: str, suffix: str) -> str:
@@ -159,14 +224,15 @@ def _action(resource: Resource, verb: str, suffix: str) -> Wire:
 
 def _v3_operation(resource: Resource, verb: str, suffix: str = "") -> Wire:
     found = _action(resource, verb, suffix)
-    schema = {"$ref": f"#/components/schemas/{model_name(resource)}"}
+    schema = {"$ref": f"#/components/schemas/{_model(resource, verb, suffix)}"}
     content = {"application/json": {"schema": schema}}
     found["responses"] = {"200": {"description": "OK", "content": content}}
-    if verb in ("post", "put", "patch"):
+    if queries := _queries(verb):
         found["parameters"] = [
             {"name": name, "in": "query", "description": text, "schema": {"type": type_}}
-            for name, type_, text in _PARAMETERS
+            for name, type_, text in queries
         ]
+    if verb in ("post", "put", "patch"):
         media = (
             "application/merge-patch+json", "application/json-patch+json",
             "application/apply-patch+yaml",
@@ -180,14 +246,14 @@ def _v3_operation(resource: Resource, verb: str, suffix: str = "") -> Wire:
 
 def _v2_operation(resource: Resource, verb: str, suffix: str = "") -> Wire:
     found = _action(resource, verb, suffix)
-    schema = {"$ref": f"#/definitions/{model_name(resource)}"}
+    schema = {"$ref": f"#/definitions/{_model(resource, verb, suffix)}"}
     found["consumes"] = ["*/*"]
     found["produces"] = ["application/json"]
     found["responses"] = {"200": {"description": "OK", "schema": schema}}
-    if verb in ("post", "put", "patch"):
+    if queries := _queries(verb):
         found["parameters"] = [
             {"name": name, "in": "query", "description": text, "type": type_, "uniqueItems": True}
-            for name, type_, text in _PARAMETERS
+            for name, type_, text in queries
         ]
     return found
 
@@ -266,6 +332,9 @@ def _v2(resources: list[Resource]) -> Wire:
     paths: Wire = {}
     for resource in resources:
         paths.update(_paths(resource, _v2_operation))
+    for verbs in paths.values():
+        for parameter in verbs.get("parameters", ()):
+            parameter.update(parameter.pop("schema"), uniqueItems=True)
     return {
         "swagger": "2.0",
         "info": _info(),

@@ -135,8 +135,9 @@ def _integer(text: str) -> int:
         ) from None
 
 
-def _version(text: str) -> int | None:
-    """None if absent. Raises ApiError."""
+def version_of(query: Query) -> int | None:
+    """The resourceVersion that is asked for; None if there is none. Raises ApiError."""
+    text = query.get("resourceVersion", "")
     if not text:
         return None
     if not text.isascii() or not text.isdigit():
@@ -147,14 +148,15 @@ def _version(text: str) -> int | None:
     return int(text)
 
 
-def _selection(resource: Resource, query: Query, version: int | None, *, watch: bool) -> Selection:
+def _selection(resource: Resource, query: Query, *, watch: bool) -> Selection:
     """Selectors are read and options checked in the order that Kubernetes does it in."""
     labels = parse_labels(query.get("labelSelector", ""))
     fields = parse_fields(query.get("fieldSelector", ""))
     match = query.get("resourceVersionMatch", "")
-    problems = _match_problems(query, version, match, watch=watch)
+    problems = _match_problems(query, match, watch=watch)
     if problems:
         raise errors.invalid_options("ListOptions", problems)
+    version_of(query)
     check_fields(fields, resource.fields)
     return Selection(labels, fields, parse_shards(query.get("shardSelector", "")))
 
@@ -162,8 +164,8 @@ def _selection(resource: Resource, query: Query, version: int | None, *, watch: 
 def list_options(resource: Resource, namespace: str, query: Query) -> ListOptions:
     """Raises ApiError for what does not go together."""
     limit = _integer(query["limit"]) if query.get("limit") else 0
-    version = _version(query.get("resourceVersion", ""))
-    selection = _selection(resource, query, version, watch=False)
+    selection = _selection(resource, query, watch=False)
+    version = version_of(query)
     match = query.get("resourceVersionMatch", "")
     return ListOptions(
         _narrowed(resource, namespace, selection),
@@ -182,12 +184,12 @@ def _narrowed(resource: Resource, namespace: str, selection: Selection) -> str:
     return selection.fields.exact("metadata.namespace") or ""
 
 
-def _match_problems(
-    query: Query, version: int | None, match: str, *, watch: bool
-) -> list[FieldError]:
+def _match_problems(query: Query, match: str, *, watch: bool) -> list[FieldError]:
     found = []
     initial = "sendInitialEvents" in query
     path = "resourceVersionMatch"
+    version = query.get("resourceVersion", "")
+    supported = ("NotOlderThan",) if watch else ("Exact", "NotOlderThan", "")
     if initial and not watch:
         found.append(
             errors.forbidden_field("sendInitialEvents", "sendInitialEvents is forbidden for list")
@@ -198,14 +200,14 @@ def _match_problems(
     elif match and watch and not initial:
         detail = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
         found.append(errors.forbidden_field(path, detail))
-    elif match and not watch and version is None:
+    elif match and not watch and not version:
         detail = "resourceVersionMatch is forbidden unless resourceVersion is provided"
         found.append(errors.forbidden_field(path, detail))
-    elif match and match not in ("Exact", "NotOlderThan"):
-        found.append(errors.not_supported(path, match, ("Exact", "NotOlderThan", "")))
-    elif match == "Exact" and version == 0:
+    elif match == "Exact" and version == "0" and not watch:
         detail = 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"'
         found.append(errors.forbidden_field(path, detail))
+    if match and match not in supported:
+        found.append(errors.not_supported(path, match, supported))
     if match and query.get("continue"):
         detail = "resourceVersionMatch is forbidden when continue is provided"
         found.append(errors.forbidden_field(path, detail))
@@ -214,8 +216,8 @@ def _match_problems(
 
 def watch_options(resource: Resource, namespace: str, query: Query) -> WatchOptions:
     """Raises ApiError for what does not go together."""
-    version = _version(query.get("resourceVersion", ""))
-    selection = _selection(resource, query, version, watch=True)
+    selection = _selection(resource, query, watch=True)
+    version = version_of(query)
     seconds = _integer(query["timeoutSeconds"]) if query.get("timeoutSeconds") else 0
     bookmarks = is_true(query, "allowWatchBookmarks")
     explicit = "sendInitialEvents" in query
@@ -225,7 +227,7 @@ def watch_options(resource: Resource, namespace: str, query: Query) -> WatchOpti
         selection=selection,
         version=version,
         initial=initial,
-        initial_end=explicit and initial and bookmarks,
+        initial_end=initial and bookmarks,
         bookmarks=bookmarks,
         seconds=float(min(max(seconds, 0), _MAX_WATCH_SECONDS)),
     )

@@ -126,8 +126,7 @@ class Registry:
         """Change an object: ``mutate`` gets it (in the resource's version) and answers the new one.
 
         ``mutate`` may be called again if somebody else was faster, unless the new object says
-        which version it was made from. ``conditional``: it must say so (a PUT of a custom
-        resource).
+        which version it was made from. ``conditional``: it must say so (custom resources).
         """
         key = ObjectKey(resource.storage, namespace, name)
         for _ in range(_RETRIES):

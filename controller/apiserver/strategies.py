@@ -90,8 +90,7 @@ def _secret(new: Wire, old: Mapping[str, Any] | None) -> None:
 
 def establish(crd: Wire, catalog: Catalog) -> None:
     """Set the status of a definition: are its names free, is it served, in what is it stored."""
-    names = crd["spec"]["names"]
-    taken = _taken_name(crd, catalog)
+    accepted_names, taken = _free_names(crd, catalog)
     broken = crds.unservable(crd)
     if broken:
         accepted = crds.condition("NamesAccepted", "True", "NoConflicts", "no conflicts found")
@@ -106,24 +105,37 @@ def establish(crd: Wire, catalog: Catalog) -> None:
         )
     crds.set_condition(crd, accepted)
     crds.set_condition(crd, served)
-    crd["status"]["acceptedNames"] = {} if taken else dict(names)
+    crd["status"]["acceptedNames"] = accepted_names
     crd["status"]["storedVersions"] = crds.stored_versions(crd)
 
 
-def _taken_name(crd: Mapping[str, Any], catalog: Catalog) -> tuple[str, str] | None:
+def _free_names(crd: Mapping[str, Any], catalog: Catalog) -> tuple[Wire, tuple[str, str] | None]:
+    """The names that nobody else in the group has, and why the last of the others is refused."""
     group, names = crd["spec"].get("group"), crd["spec"]["names"]
-    for other in catalog:
-        if other.group != group or other.plural == names.get("plural"):
-            continue
-        words = {other.plural, other.singular, *other.short_names}
-        mine = (("plural", names.get("plural")), ("singular", names.get("singular")))
-        for which, name in (*mine, *(("shortNames", n) for n in names.get("shortNames") or ())):
-            if name in words:
-                reason = which[0].upper() + which[1:] + "Conflict"
-                return reason, f"{errors.render(name)} is already in use"
-        if names.get("kind") in (other.kind, other.list_kind):
-            return "KindConflict", f"{errors.render(names['kind'])} is already in use"
-    return None
+    others = [o for o in catalog if o.group == group and o.plural != names.get("plural")]
+    words = {word for o in others for word in (o.plural, o.singular, *o.short_names)}
+    kinds = {kind for o in others for kind in (o.kind, o.list_kind)}
+    # The API machinery wants a plural and a kind, so these are there even if they are refused.
+    accepted: Wire = {"plural": "", "kind": ""}
+    refused = None
+    for key, used in (
+        ("plural", words), ("singular", words), ("shortNames", words), ("kind", kinds),
+        ("listKind", kinds),
+    ):  # fmt: skip
+        wanted = names.get(key)
+        taken = next((name for name in _each(wanted) if name in used), None)
+        if taken is not None:
+            reason = f"{key[0].upper()}{key[1:]}Conflict"
+            refused = reason, f"{errors.render(taken)} is already in use"
+        elif wanted:
+            accepted[key] = wanted
+    if names.get("categories"):
+        accepted["categories"] = names["categories"]
+    return accepted, refused
+
+
+def _each(names: Any) -> list[str]:
+    return names if isinstance(names, list) else [names]
 
 
 def _definition(new: Wire, old: Mapping[str, Any] | None) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-import yaml
 
 from controller.apiserver import (
     applying,
@@ -21,6 +20,7 @@ from controller.apiserver import (
     scale,
     strategic,
     tables,
+    yaml_bodies,
 )
 from controller.apiserver.access.reviews import Asked, Reviews
 from controller.apiserver.admission import User
@@ -72,6 +72,9 @@ class Verbs:
     # Reading
 
     async def get(self, call: Call) -> Answer:
+        wanted = options.version_of(call.query)
+        if wanted is not None and wanted > self._store.version:
+            raise errors.too_large_version(wanted, self._store.version)
         entry = self._registry.get(call.resource, call.namespace, call.name)
         if call.subresource == "scale":
             wire = decoding.present_wire(call.resource, entry.object())
@@ -160,7 +163,6 @@ class Verbs:
         wanted = options.write_options(call.query, call.user, "UpdateOptions", call.agent)
         decoded = _decode(call.resource, body, media, wanted.validation)
         given = decoded.wire["metadata"]
-        given.setdefault("name", call.name)
         version = given.get("resourceVersion")
 
         def mutate(old: Wire) -> Wire:
@@ -204,7 +206,7 @@ class Verbs:
         with errors.warned(warnings):
             outcome = await self._registry.update(
                 call.resource, call.namespace, call.name, mutate, wanted,
-                subresource=call.subresource,
+                subresource=call.subresource, conditional=call.resource.custom,
             )  # fmt: skip
         return self._one(call, outcome.body, warnings=[*warnings, *wanted.warnings])
 
@@ -343,20 +345,14 @@ def _renderer(call: Call) -> Any:
 def _decode(
     resource: Resource, body: bytes, media: str, validation: FieldValidation
 ) -> decoding.Decoded:
+    doubled: list[str] = []
     if media == negotiate.PROTOBUF and resource.custom is False:
         body = protobuf.to_json(resource, body)
     elif media == negotiate.YAML:
-        body = _yaml_to_json(body)
+        body, doubled = yaml_bodies.to_json(body)
     elif media != negotiate.JSON:
         raise errors.unsupported_media(negotiate.MEDIA_TYPES)
-    return decoding.decode(resource, body, validation)
-
-
-def _yaml_to_json(body: bytes) -> bytes:
-    try:
-        return orjson.dumps(yaml.safe_load(body), default=str)
-    except (yaml.YAMLError, TypeError, RecursionError) as error:
-        raise errors.bad_request(f"error converting YAML to JSON: {error}") from None
+    return decoding.decode(resource, body, validation, doubled)
 
 
 def _parse_patch(body: bytes) -> Any:
@@ -387,7 +383,7 @@ def _delete_body(body: bytes, media: str) -> Wire:
     if media == negotiate.PROTOBUF:
         return protobuf.delete_options(body)
     if media == negotiate.YAML:
-        body = _yaml_to_json(body)
+        body, _ = yaml_bodies.to_json(body)
     elif media != negotiate.JSON:
         raise errors.unsupported_media(negotiate.MEDIA_TYPES)
     return decoding.parse(body, "DeleteOptions")

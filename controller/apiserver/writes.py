@@ -109,14 +109,19 @@ def match_namespace(metadata: Wire, namespace: str) -> None:
 
 
 def check_version(resource: Resource, new: Wire, old: Wire, conditional: bool) -> None:
-    if new["metadata"].get("name") != old["metadata"]["name"]:
+    if not new["metadata"].get("name"):
         raise errors.bad_request(
-            f"the name of the object ({new['metadata'].get('name', '')}) does not match the name "
+            f"the name of the object ({old['metadata']['name']} based on URL) was undeterminable: "
+            "name must be provided"
+        )
+    if new["metadata"]["name"] != old["metadata"]["name"]:
+        raise errors.bad_request(
+            f"the name of the object ({new['metadata']['name']}) does not match the name "
             f"on the URL ({old['metadata']['name']})"
         )
     given = new["metadata"].get("resourceVersion", "")
     name = old["metadata"]["name"]
-    if not given:
+    if given in ("", "0", None):
         if conditional:
             problem = errors.invalid(
                 "metadata.resourceVersion", 0, "must be specified for an update"

@@ -31,15 +31,15 @@ class BadPattern(ValueError):
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """Whether the pattern matches anywhere in a text, in time proportional to it (RE2: Python's own
     engine can take for ever). Raises BadPattern."""
-    source = f"text.matches({orjson.dumps(pattern).decode()})"
-    try:
-        program = _environment().compile(source)
-    except Exception as error:  # the binding's own type
-        raise BadPattern(of_failure(str(error))) from None
+    program = _environment().compile(f"text.matches({orjson.dumps(pattern).decode()})")
 
     def search(text: str) -> bool:
-        return bool(program.eval(_environment().Activation({"text": text})).plain_value())
+        result = program.eval(_environment().Activation({"text": text}))
+        if result.type() == T.ERROR:
+            raise BadPattern(of_failure(str(result.value())))
+        return bool(result.plain_value())
 
+    search("")  # only now the pattern itself is read
     remembered = functools.lru_cache(maxsize=256)(search)
     return lambda text: remembered(text) if len(text) <= _SHORT else search(text)
 

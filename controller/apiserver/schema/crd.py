@@ -42,7 +42,7 @@ def validate(crd: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[Fiel
         found.extend(_validate_paths(declared))
     found.extend(versions.stored(crd))
     if old is not None:
-        found.extend(_validate_change(crd["spec"], old["spec"]))
+        found.extend(_validate_change(crd["spec"], old))
     return found
 
 
@@ -101,8 +101,10 @@ def _validate_paths(versions: Sequence[Mapping[str, Any]]) -> Iterator[FieldErro
 
 
 def _validate_change(new: Mapping[str, Any], old: Mapping[str, Any]) -> Iterator[FieldError]:
-    for path in ("group", "scope", "names.plural", "names.kind"):
-        before, after = tables.text_at(old, path), tables.text_at(new, path)
+    """As long as it has never been served, a definition may still ask for another kind."""
+    fixed = ("scope", "names.kind") if is_established(old) else ()
+    for path in ("group", "names.plural", *fixed):
+        before, after = tables.text_at(old["spec"], path), tables.text_at(new, path)
         if before != after:
             yield errors.invalid(f"spec.{path}", after, "field is immutable")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.apiserver.errors import FieldError
 from controller.apiserver.cel import texts
+from controller.apiserver.errors import FieldError
 from controller.apiserver.schema import cel, structural
 from controller.apiserver.schema.structural import MISSING, compile_schema
 from crds import kinds
