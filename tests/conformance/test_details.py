@@ -296,7 +296,7 @@ def rival(cluster: Cluster) -> Iterator[str]:
 def test_names_that_others_have_are_not_accepted(
     cluster: Cluster, rival: str, names: dict[str, Any], reason: str, taken: str
 ) -> None:
-    """Within a group. They are free again once the definition asks for others."""
+    """Within a group. The definition is served once it asks for others."""
     wire = definition("gizmos", "conformance.kumulus.dev")
     wire["spec"]["names"] = {"plural": "gizmos", **names}
     cluster.post(DEFINITIONS, wire).ok()
@@ -313,8 +313,91 @@ def test_names_that_others_have_are_not_accepted(
     assert cluster.get(rival).ok()["status"]["acceptedNames"]["plural"] == "gizmos"
     time.sleep(0.2)
     assert cluster.get("/apis/conformance.kumulus.dev/v1/gizmos").code == 404
-    free = {"plural": "gizmos", "kind": "Gizmo", "singular": "gizmo", "listKind": "GizmoList",
-            "shortNames": None}  # fmt: skip
-    cluster.merge(rival, {"spec": {"names": free}})
+    if "shortNames" in names:
+        return  # upstream does not look at these again
+    free = {"kind": "Gizmo", "singular": "gizmo", "listKind": "GizmoList"}
+    cluster.merge(rival, {"spec": {"names": free}}).ok()
     eventually(lambda: conditions()["Established"]["status"] == "True")
     assert conditions()["NamesAccepted"]["reason"] == "NoConflicts"
+
+
+@pytest.fixture
+def collector(cluster: Cluster) -> None:
+    """The whole garbage collector comes with a whole API; the reference server has a stand-in."""
+    if cluster.get("/apis/events.k8s.io/v1").code == 404:
+        pytest.skip("this server's garbage collector is a stand-in")
+
+
+def _config(cluster: Cluster, namespace: str, child: str, /, **owner: Any) -> str:
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    references = [{"apiVersion": "v1", "kind": "ConfigMap"} | owner] if owner else []
+    wire = {"metadata": {"name": child, "ownerReferences": references}}
+    uid: str = cluster.post(path, wire).ok()["metadata"]["uid"]
+    return uid
+
+
+@page(pages.OWNERS, "owner-references-in-object-specifications")
+def test_dependents_of_absent_owners_go(cluster: Cluster, namespace: str) -> None:
+    uid = _config(cluster, namespace, "owner")
+    _config(cluster, namespace, "child", name="owner", uid=uid)
+    _config(cluster, namespace, "orphan", name="owner", uid="7f6c2b1e-0000-4000-8000-000000000000")
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    eventually(lambda: cluster.get(f"{path}/orphan").code == 404)
+    assert cluster.get(f"{path}/child").code == 200
+
+
+@page(pages.OWNERS, "owner-references-in-object-specifications")
+@pytest.mark.usefixtures("collector")
+def test_an_owner_in_another_namespace_is_none(cluster: Cluster, namespace: str) -> None:
+    elsewhere = f"{namespace}-elsewhere"
+    cluster.post("/api/v1/namespaces", {"metadata": {"name": elsewhere}}).ok()
+    try:
+        uid = _config(cluster, elsewhere, "owner")
+        _config(cluster, namespace, "child", name="owner", uid=uid)
+        child = f"/api/v1/namespaces/{namespace}/configmaps/child"
+        eventually(lambda: cluster.get(child).code == 404)
+    finally:
+        cluster.delete(f"/api/v1/namespaces/{elsewhere}")
+
+
+@page(pages.OWNERS, "owner-references-in-object-specifications")
+def test_a_namespaced_object_may_have_a_cluster_wide_owner(
+    cluster: Cluster, namespace: str
+) -> None:
+    roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+    role = cluster.post(roles, {"metadata": {"name": namespace}, "rules": []}).ok()
+    owner = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "name": namespace}
+    _config(cluster, namespace, "child", uid=role["metadata"]["uid"], **owner)
+    child = f"/api/v1/namespaces/{namespace}/configmaps/child"
+    time.sleep(0.5)
+    assert cluster.get(child).code == 200
+    cluster.delete(f"{roles}/{namespace}").ok()
+    eventually(lambda: cluster.get(child).code == 404)
+
+
+@page(pages.API, "resource-uris")
+def test_events_of_both_groups_are_the_same(cluster: Cluster, namespace: str) -> None:
+    """KEP-383: one object, seen in two versions."""
+    if cluster.get("/apis/events.k8s.io/v1").code == 404:
+        pytest.skip("this server has no events.k8s.io")
+    event = {
+        "metadata": {"name": "e"}, "regarding": {"kind": "ConfigMap", "name": "x",
+                                                 "namespace": namespace},
+        "reason": "Seen", "note": "it was seen", "type": "Normal", "action": "Look",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "kumulus.dev/test", "reportingInstance": "one",
+    }  # fmt: skip
+    path = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+    made = cluster.post(path, event).ok()
+    core = cluster.get(f"/api/v1/namespaces/{namespace}/events/e").ok()
+    assert core["metadata"]["uid"] == made["metadata"]["uid"]
+    assert (core["message"], core["involvedObject"]["name"]) == ("it was seen", "x")
+    cluster.delete(f"/api/v1/namespaces/{namespace}/events/e").ok()
+    assert cluster.get(f"{path}/e").code == 404
+
+
+@page(pages.API, "api-concepts")
+def test_a_body_that_is_too_large_is_refused(widgets: Widgets) -> None:
+    wire = widgets.make("x", {"size": 1, "free": {"a": "x" * (3 * 1024 * 1024)}})
+    reply = widgets.cluster.post(widgets.path, wire)
+    assert (reply.code, reply.json["reason"]) == (413, "RequestEntityTooLarge")
