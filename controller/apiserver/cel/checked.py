@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 Field = tuple[int, int | bytes]
@@ -41,21 +41,32 @@ class Changes:
     renames: Mapping[str, str]
     optional: frozenset[str]
     variables: frozenset[str]
+    spending: frozenset[str]
+    """Functions that count by themselves."""
 
     @functools.cached_property
     def concerns(self) -> re.Pattern[bytes]:
         """What is found in every compiled expression that is to be changed."""
-        names = {*self.renames, *self.optional, *self.variables, *_GROWING, *_LOOP_VARIABLES}
-        return re.compile(b"|".join(re.escape(name.encode()) for name in names - {"_+_"})
-                          + b"|" + b"|".join(name.encode() for name in _ADDS_TEXT))  # fmt: skip
+        growing = {*_GROWING, *_ADDS_TEXT} - {"_+_"}
+        return _any_of({*self.renames, *self.optional, *self.variables, *growing, *_LOOP_VARIABLES})
+
+    @functools.cached_property
+    def spends(self) -> re.Pattern[bytes]:
+        """What is found in every compiled expression that counts before it is changed."""
+        return _any_of(self.spending)
+
+
+def _any_of(names: Iterable[str]) -> re.Pattern[bytes]:
+    return re.compile(b"|".join(re.escape(name.encode()) for name in sorted(names)))
 
 
 def rewrite(compiled: bytes, changes: Changes) -> tuple[bytes, bool]:
     """The expression as it is to run, and whether it counts its cost then."""
+    spends = changes.spends.search(compiled) is not None
     if not changes.concerns.search(compiled):
-        return compiled, False
+        return compiled, spends
     rewriter = _Rewriter(compiled, changes)
-    return rewriter.rewrite(), rewriter.counts
+    return rewriter.rewrite(), rewriter.counts or spends
 
 
 class _Rewriter:

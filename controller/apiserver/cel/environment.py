@@ -102,7 +102,7 @@ class Environment:
             functions=for_checking((*_STANDARD, *_COMMON, *functions)),
         )
         self._run = _running(tuple(sorted(variables)), functions)
-        self._changes = Changes(lists.RENAMES, formats.OPTIONAL, frozenset(optional))
+        self._changes = Changes(lists.RENAMES, formats.OPTIONAL, frozenset(optional), _SPENDING)
 
     def compile(self, source: str) -> Program:
         """Raises CompileError."""
@@ -160,6 +160,7 @@ _COMMON: tuple[Function, ...] = (
     *lists.FUNCTIONS, *texts.FUNCTIONS, *network.FUNCTIONS, *quantities.FUNCTIONS,
     *semver.FUNCTIONS, *urls.FUNCTIONS, *formats.FUNCTIONS,
 )  # fmt: skip
+_SPENDING = lists.SPENDING | texts.SPENDING
 _INTERNAL: tuple[Function, ...] = (
     *lists.INTERNAL,
     *texts.INTERNAL,

@@ -124,6 +124,7 @@ FUNCTIONS: tuple[Function, ...] = (
     member("indexOf", _index_of, ("list_a_index_of_int", T.INT, (_ANY, T.DYN))),
     member("lastIndexOf", _last_index_of, ("list_a_last_index_of_int", T.INT, (_ANY, T.DYN))),
 )  # fmt: skip
+SPENDING = frozenset((*RENAMES, *(function.name for function in FUNCTIONS), "cel.@mapInsert"))
 INTERNAL: tuple[Function, ...] = (
     plain("kubernetes.@contains", _contains, ("k_contains", T.BOOL, (_ANY, _ANY))),
     plain("kubernetes.@equivalent", _equivalent, ("k_equivalent", T.BOOL, (_ANY, _ANY))),

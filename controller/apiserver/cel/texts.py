@@ -107,4 +107,5 @@ FUNCTIONS: tuple[Function, ...] = (
     member("findAll", _find_all, ("string_find_all_string", T.List(_S), (_S, _S)),
            ("string_find_all_string_int", T.List(_S), (_S, _S, _I))),
 )  # fmt: skip
+SPENDING = frozenset(("find", "findAll"))
 INTERNAL: tuple[Function, ...] = (plain("kubernetes.@weigh", weigh, ("k_weigh", T.DYN, (T.DYN,))),)
