@@ -112,7 +112,7 @@ async def test_a_definition_is_served_once_it_is_stored(server: Server) -> None:
 async def test_names_are_given_once(server: Server) -> None:
     await server.define(definition({"type": "object"}))
     found = await server.define(definition({"type": "object"}, plural="others"))
-    assert conditions(found)["NamesAccepted"] == ("False", '"thing" is already in use')
+    assert conditions(found)["NamesAccepted"] == ("False", '"ThingList" is already in use')
     assert conditions(found)["Established"][0] == "False"
     assert server.catalog.get("example.com", "v1", "others") is None
 

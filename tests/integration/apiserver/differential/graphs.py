@@ -59,6 +59,7 @@ class Family:
 def _members(draw: st.DrawFn) -> tuple[Member, ...]:
     count = draw(st.integers(2, 4))
     found = [Member(held=draw(st.integers(0, 4)) == 0)]
+    doomed: set[int] = set()
     for number in range(1, count):
         owners = draw(
             st.lists(
@@ -68,6 +69,11 @@ def _members(draw: st.DrawFn) -> tuple[Member, ...]:
         )  # fmt: skip
         absent = [edge for edge in owners if edge[0] < 0]  # beside others, see _state
         owners = absent if draw(st.integers(0, 3)) == 0 else [e for e in owners if e[0] >= 0]
+        # Whoever has no owner that is there goes: whether its dependents lose it as an owner before
+        # another owner leaves them to themselves is chance.
+        owners = [edge for edge in owners if edge[0] not in doomed] or owners[:1]
+        if all(owner < 0 or owner in doomed for owner, _ in owners) and owners:
+            doomed.add(number)
         found.append(Member(tuple(owners), held=draw(st.integers(0, 4)) == 0))
     return tuple(found)
 
