@@ -246,7 +246,8 @@ async def _compact_forever(store: Store, seconds: float) -> None:
 
 def _settle_memory() -> None:
     """What was loaded so far stays: the collector need not look at it again and again."""
-    gc.collect()
+    if gc.isenabled():  # a process that is nothing but the server has left no garbage yet
+        gc.collect()
     gc.freeze()
     gc.enable()
     gc.set_threshold(_GC_THRESHOLD, 20, 50)

@@ -7,17 +7,20 @@ is quick. A user never sees a stack trace: errors are one line with the cause an
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 from controller.errors import KumulusError
+
+SERVER = "api-server"
+"""The one command that is not in ``app``: a process that is to be ready soon."""
 
 
 def main() -> None:
     """Entry point of the console script."""
-    from controller.cli.app import app  # noqa: PLC0415 typer is slow to import
-
     try:
-        app(prog_name="kumulus")
+        _run(sys.argv[1:])
     except KumulusError as error:
         _fail(error.message, 1)
     except KeyboardInterrupt:
@@ -26,6 +29,18 @@ def main() -> None:
         if os.environ.get("KUMULUS_DEBUG"):
             raise
         _fail(f"{type(error).__name__}: {error} (KUMULUS_DEBUG=1 shows where)", 70)
+
+
+def _run(arguments: list[str]) -> None:
+    if arguments[:1] == [SERVER]:
+        gc.disable()  # loading makes no garbage; the server turns it on again
+        from controller.cli.api_server import main as serve  # noqa: PLC0415 aiohttp is slow, too
+
+        serve(arguments[1:])
+        return
+    from controller.cli.app import app  # noqa: PLC0415 typer is slow to import
+
+    app(prog_name="kumulus")
 
 
 def _fail(message: str, code: int) -> None:

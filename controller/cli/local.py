@@ -3,7 +3,6 @@
 # ruff: noqa: PLC0415 imports inside commands keep `kumulus --help` quick
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -31,8 +30,7 @@ LogLevel = Annotated[str, typer.Option(help="debug, info, warning or error.")]
 def add_to(app: typer.Typer) -> None:
     for command in (up, down, backup, restore, logs, run):
         app.command()(command)
-    for command in (supervise, api_server):
-        app.command(hidden=True)(command)
+    app.command(hidden=True)(supervise)
 
 
 @takes_api_options
@@ -195,18 +193,3 @@ def supervise(
     supervise(Options(
         data_dir, api_port, agent_port, controller_port, hosts, log_level, api, replicas,
     ))  # fmt: skip
-
-
-@takes_api_options
-def api_server(
-    *,
-    data_dir: DataDir,
-    port: ApiPort = 6443,
-    log_level: LogLevel = "info",
-    api: ApiOptions,
-) -> None:
-    """The embedded API server (started by `up`)."""
-    gc.disable()  # loading makes no garbage; the server turns it on again
-    from controller.cli.api_server import serve_api
-
-    serve_api(data_dir, port, log_level, api)

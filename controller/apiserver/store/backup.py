@@ -91,12 +91,8 @@ def inspect(path: Path) -> Summary:
 
 
 def _summary(connection: sqlite3.Connection, path: Path) -> Summary:
-    version = connection.execute("SELECT coalesce(max(version), 0) FROM log").fetchone()[0]
-    live = connection.execute(
-        "SELECT count(*) FROM log WHERE type != 3"
-        " AND version NOT IN (SELECT previous FROM log WHERE previous != 0)"
-    ).fetchone()[0]
-    return Summary(max(version, log.floor(connection)), live, path.stat().st_size)
+    live = connection.execute(f"SELECT count(*) FROM log WHERE {log.LIVE}").fetchone()[0]  # noqa: S608 a constant
+    return Summary(log.latest(connection), live, path.stat().st_size)
 
 
 def _read_only(path: Path) -> sqlite3.Connection:

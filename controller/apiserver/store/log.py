@@ -31,6 +31,8 @@ class Row(NamedTuple):
     body: bytes
 
 
+LIVE = "type != 3 AND version NOT IN (SELECT previous FROM log WHERE previous != 0)"
+"""Which rows are objects that there are: not deletions, and not replaced."""
 Head = tuple[int, int, str, str, str, int]
 """A row without its body."""
 _TOGETHER = 64
@@ -45,16 +47,13 @@ class HistoryRow(NamedTuple):
     old_body: bytes | None
 
 
-def open_log(path: Path, synchronous: Synchronous, *, check: bool = False) -> sqlite3.Connection:
+def open_log(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     """A connection for writing, with the schema in place. Raises CorruptStore.
-
-    check: look for damage first, for some seconds at most.
 
     synchronous FULL: every commit reaches the disk before it is acknowledged (survives power
     loss). NORMAL: survives kill -9, may lose the last moments at power loss. OFF: for tests.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new = not path.exists()
     try:
         connection = _connect(path)
     except sqlite3.Error as error:
@@ -64,8 +63,6 @@ def open_log(path: Path, synchronous: Synchronous, *, check: bool = False) -> sq
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA journal_size_limit=67108864")
-        if check and not new:
-            schema.check(connection, path, schema.CHECK_SECONDS)
         schema.migrate(connection, path)
     except sqlite3.OperationalError as error:
         connection.close()
@@ -107,6 +104,12 @@ def heads(connection: sqlite3.Connection) -> Iterator[Head]:
     return connection.execute(
         "SELECT version, type, resource, namespace, name, previous FROM log ORDER BY version"
     )
+
+
+def latest(connection: sqlite3.Connection) -> int:
+    """The latest version ever given."""
+    found = connection.execute("SELECT coalesce(max(version), 0) FROM log").fetchone()[0]
+    return max(int(found), floor(connection))
 
 
 def bodies(connection: sqlite3.Connection, versions: Sequence[int]) -> dict[int, bytes]:

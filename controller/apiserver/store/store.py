@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 
 from controller.apiserver.store import log
 from controller.apiserver.store.bodies import SLICE, Bodies, Entry
+from controller.apiserver.store.loading import load
 from controller.apiserver.store.lock import StoreLock
-from controller.apiserver.store.log import Head, Row, Synchronous
+from controller.apiserver.store.log import Row, Synchronous
 from controller.apiserver.store.memory import (
     Change,
     ChangeType,
@@ -137,38 +137,18 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._lock.take()
         try:
-            await asyncio.to_thread(self._load)
+            found = await load(self._path, self._synchronous, self._bodies)
         except BaseException:
             self._lock.release()
             raise
+        self.version = self._last = found.version
+        self.floor, self._shelves, self._garbage = found.floor, found.shelves, found.garbage
         limits = self._limits
         self._ring = Ring(limits.ring_changes, limits.ring_bytes, self.version, self._bodies)
         self._marks.append((time.monotonic(), self.version))
         self._reader = log.open_reader(self._path)
         self._bodies.open(self._path)
         self._writer.start()
-
-    def _load(self) -> None:
-        connection = log.open_log(self._path, self._synchronous, check=True)
-        try:
-            self.floor = self.version = log.floor(connection)
-            for head in log.heads(connection):
-                self._load_head(head)
-        finally:
-            connection.close()
-        self._last = self.version
-
-    def _load_head(self, head: Head) -> None:
-        version, type_, resource, namespace, name, previous = head
-        shelf = self._shelves.of(resource)
-        if previous:
-            self._garbage.append((version, previous))
-        if type_ == ChangeType.DELETED:
-            shelf.remove(namespace, name)
-            self._garbage.append((version, version))
-        else:
-            shelf.load(sys.intern(namespace), name, Entry(version, self._bodies))
-        self.version = max(self.version, version)  # the floor may be later than any row
 
     async def close(self) -> None:
         """Commit what is under way and end. Subscriptions are woken and closed."""

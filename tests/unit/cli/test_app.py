@@ -9,6 +9,7 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
+from controller.cli import api_server
 from controller.cli.app import app
 
 SLOW = (
@@ -35,12 +36,31 @@ def test_help_names_every_command_and_hides_the_internal_ones() -> None:
     assert not {"supervise", "api-server"} & commands
 
 
-@pytest.mark.parametrize(
-    "command", [*VISIBLE, "pki issue", "pki controller", "supervise", "api-server"]
-)
+@pytest.mark.parametrize("command", [*VISIBLE, "pki issue", "pki controller", "supervise"])
 def test_every_command_explains_itself(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--synchronous=MAYBE", 2)])
+def test_the_api_servers_command_explains_itself(
+    argument: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        api_server.main([argument])
+    assert ended.value.code == code
+    assert "--synchronous {FULL,NORMAL,OFF}" in " ".join("".join(capsys.readouterr()).split())
+
+
+def test_the_api_server_imports_nothing_that_it_answers_without() -> None:
+    """How soon it is ready is how much it imports. In a process of its own, as above."""
+    needless = ("typer", "rich", "pydantic", "crds", "kubernetes", "sqlalchemy", "kopf")
+    code = (
+        "import sys, controller.cli, controller.cli.api_server; "
+        f"print([m for m in {needless} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_help_imports_nothing_that_is_slow() -> None:
