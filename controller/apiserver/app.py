@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import logging
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from common import pki, web
-from controller.apiserver import auth
+from controller.apiserver import auth, heap
 from controller.apiserver.access import tokens
 from controller.apiserver.access.audit import Audit, Level
 from controller.apiserver.access.keeper import Keeper
@@ -49,7 +47,6 @@ _log = logging.getLogger(__name__)
 _OWN = WriteOptions(
     User("system:apiserver", frozenset({auth.MASTERS})), internal=True, manager="kumulus-apiserver"
 )
-_GC_THRESHOLD = 10_000
 _FIRST_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -111,6 +108,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
 
     Raises web.PortTaken, CorruptStore, tokens.BadTokenFile, and OSError for files.
     """
+    heap.bound()
     store = Store(config.data_dir / DATABASE, config.synchronous, config.limits)
     await store.start()
     async with contextlib.AsyncExitStack() as undo:
@@ -139,7 +137,7 @@ async def serve(config: ApiServerConfig) -> RunningServer:
             api.application(), config.host, config.port, ssl_context=context, flag=config.port_flag
         )
         undo.pop_all()
-    _settle_memory()
+    heap.settle()
     url = f"https://{config.host}:{running.port}"
     kubeconfig = write_kubeconfig(
         config.kubeconfig or config.data_dir / "kubeconfig", url, authority.ca, admin
@@ -241,20 +239,4 @@ async def _compact_forever(store: Store, seconds: float) -> None:
     while True:
         await asyncio.sleep(seconds)
         store.compact()
-        _return_memory()
-
-
-def _settle_memory() -> None:
-    """What was loaded so far stays: the collector need not look at it again and again."""
-    if gc.isenabled():  # a process that is nothing but the server has left no garbage yet
-        gc.collect()
-    gc.freeze()
-    gc.enable()
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
-
-
-def _return_memory() -> None:
-    """Give the system back what large answers took (glibc keeps it; milliseconds)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+        heap.give_back()

@@ -197,6 +197,9 @@ def not_acceptable(accepted: Sequence[str]) -> ApiError:
     return ApiError(406, "NotAcceptable", message)
 
 
+LIST_TOO_SLOW = "What was to be listed was compacted away meanwhile. Start a new list."
+
+
 def expired(message: str) -> ApiError:
     return ApiError(410, "Expired", message)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import gzip
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,13 +13,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import orjson
-import yaml
 from aiohttp import web
 from aiohttp.web import BaseRequest
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from common.web import handler
-from controller.apiserver import auth, discovery, errors, metrics, negotiate, openapi_v2
+from controller.apiserver import auth, discovery, errors, metrics, negotiate, openapi_v2, sending
 from controller.apiserver.access import audit
 from controller.apiserver.access.audit import Audit, Exchange
 from controller.apiserver.access.impersonation import impersonated
@@ -35,8 +33,6 @@ from controller.apiserver.selectors import parse_fields
 from controller.apiserver.verbs import Answer, Call, Verbs
 
 _log = logging.getLogger(__name__)
-_GZIP_FROM = 128 * 1024
-_WRITE_SECONDS = 60.0
 _CLIENT_GONE = 499
 """In the audit log alone: the client did not wait for the answer. A watch always ends so."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
@@ -211,19 +207,8 @@ class HttpApi:
             raise errors.method_not_allowed()
         return await found(call, body, media)
 
-    async def _respond(self, request: BaseRequest, answer: Answer) -> web.Response:
-        body = answer.body
-        headers = {
-            "Content-Type": "application/json", "Cache-Control": "no-cache, private",
-            "Vary": "Accept-Encoding",
-        }  # fmt: skip
-        if answer.media == negotiate.YAML:
-            body = await asyncio.to_thread(_to_yaml, body)
-            headers["Content-Type"] = negotiate.YAML
-        if len(body) >= _GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
-            body = await asyncio.to_thread(gzip.compress, body, 1)
-            headers["Content-Encoding"] = "gzip"
-        response = web.Response(body=body, status=answer.code, headers=headers)
+    async def _respond(self, request: BaseRequest, answer: Answer) -> web.StreamResponse:
+        response = await sending.response(request, answer)
         _warn(response, answer.warnings)
         return response
 
@@ -239,7 +224,7 @@ class HttpApi:
         try:
             await response.prepare(request)
             async for chunk in lines:
-                async with asyncio.timeout(_WRITE_SECONDS):
+                async with asyncio.timeout(sending.WRITE_SECONDS):
                     await response.write(chunk)
             await response.write_eof()
         except (TimeoutError, ConnectionError):
@@ -348,7 +333,7 @@ def _selected_name(selector: str) -> str:
         return ""
 
 
-def _warn(response: web.Response, warnings: Sequence[str]) -> None:
+def _warn(response: web.StreamResponse, warnings: Sequence[str]) -> None:
     for warning in warnings:
         response.headers.add("Warning", _warning(warning))
 
@@ -382,10 +367,6 @@ def _warning(text: str) -> str:
     clean = "".join(char if char.isprintable() else " " for char in text)
     escaped = clean.replace("\\", "\\\\").replace('"', '\\"')
     return f'299 - "{escaped}"'
-
-
-def _to_yaml(body: bytes) -> bytes:
-    return yaml.safe_dump(orjson.loads(body), default_flow_style=False).encode()
 
 
 def _raw(body: bytes) -> web.Response:

@@ -19,7 +19,6 @@ _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start "
     "a new list without the continue parameter."
 )
-_TOO_SLOW = "What was to be listed was compacted away meanwhile. Start a new list."
 Key = tuple[str, str]
 
 
@@ -37,9 +36,9 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class Page:
-    """A list's answer: objects as they are stored, the version they are of, and how to go on."""
+    """A list's answer: its objects, the version they are of, and how to go on."""
 
-    bodies: list[bytes]
+    entries: list[Entry]
     version: int
     token: str = ""
     remaining: int | None = None
@@ -66,21 +65,24 @@ async def list_page(store: Store, resource: Resource, options: ListOptions) -> P
     try:
         if not options.selection.everything:
             return await _select(store, resource, there, options)
-        return await _cut(store, there, options.limit)
     except Forgotten:
-        raise errors.expired(_TOO_SLOW) from None
+        raise errors.expired(errors.LIST_TOO_SLOW) from None
+    return _cut(there, options.limit)
 
 
-async def _cut(store: Store, there: _Snapshot, limit: int) -> Page:
+async def bodies(store: Store, entries: list[Entry]) -> list[bytes]:
+    """All objects of a page, as they are stored. Raises ApiError (410)."""
+    try:
+        return [body async for slice_ in store.bodies(entries) for body in slice_]
+    except Forgotten:
+        raise errors.expired(errors.LIST_TOO_SLOW) from None
+
+
+def _cut(there: _Snapshot, limit: int) -> Page:
     version, keys, entries = there
     if not limit or len(entries) <= limit:
-        return Page(await _bodies(store, entries), version)
-    token = _token(version, keys[limit - 1])
-    return Page(await _bodies(store, entries[:limit]), version, token, len(entries) - limit)
-
-
-async def _bodies(store: Store, entries: list[Entry]) -> list[bytes]:
-    return [body async for slice_ in store.bodies(entries) for body in slice_]
+        return Page(entries, version)
+    return Page(entries[:limit], version, _token(version, keys[limit - 1]), len(entries) - limit)
 
 
 def _single(resource: Resource, options: ListOptions) -> str | None:
@@ -130,14 +132,14 @@ async def _snapshot(
 
 async def _select(store: Store, resource: Resource, there: _Snapshot, options: ListOptions) -> Page:
     version, keys, entries = there
-    found: list[bytes] = []
+    found: list[Entry] = []
     at = 0
     async for slice_ in store.bodies(entries):
         for body in slice_:
             at += 1
             if not options.selection.matches(decoding.present_wire(resource, orjson.loads(body))):
                 continue
-            found.append(body)
+            found.append(entries[at - 1])
             if options.limit and len(found) == options.limit and at < len(entries):
                 return Page(found, version, _token(version, keys[at - 1]))
     return Page(found, version)

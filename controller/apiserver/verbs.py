@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,8 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.negotiate import Accepted
 from controller.apiserver.registry import Registry
-from controller.apiserver.store import Store
+from controller.apiserver.store import Entry, Store
+from controller.apiserver.store.bodies import SLICE
 from controller.apiserver.streams import Watch
 from controller.apiserver.writes import Mutate, WriteOptions
 
@@ -54,12 +55,14 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """``body`` is JSON; ``media`` is what it is to be sent as."""
+    """``body`` is JSON; ``media`` is what it is to be sent as. ``pieces``: instead of a body, one
+    that is made while it is sent (Forgotten: it cannot be made any more)."""
 
     body: bytes
     code: int = 200
     warnings: Sequence[str] = ()
     media: str = negotiate.JSON
+    pieces: AsyncGenerator[bytes, None] | None = None
 
 
 class Verbs:
@@ -91,7 +94,12 @@ class Verbs:
             metadata["remainingItemCount"] = page.remaining
         if wanted.selection.shards is not None:
             metadata["shardInfo"] = {"selector": wanted.selection.shards.text}
-        bodies = [decoding.present(call.resource, body) for body in page.bodies]
+        if len(page.entries) > SLICE and call.accepted == Accepted():
+            return Answer(b"", pieces=self._pieces(call.resource, metadata, page.entries))
+        bodies = [
+            decoding.present(call.resource, body)
+            for body in await listing.bodies(self._store, page.entries)
+        ]
         return Answer(self._collection(call, metadata, bodies), media=call.accepted.media)
 
     def _collection(self, call: Call, metadata: Wire, bodies: Sequence[bytes]) -> bytes:
@@ -101,19 +109,17 @@ class Verbs:
             return orjson.dumps(tables.table(call.resource, metadata, items, _include(call)))
         if form != "object":
             return orjson.dumps(tables.partial_list(metadata, map(orjson.loads, bodies)))
-        head = {
-            "apiVersion": call.resource.api_version,
-            "kind": call.resource.list_kind,
-            "metadata": metadata,
-        }
-        start = orjson.dumps(head)[:-1] + b',"items":['
-        if not bodies:
-            return start + b"]}"
-        # One join: a large list is in memory twice, not three times.
-        parts = list(bodies)
-        parts[0] = start + parts[0]
-        parts[-1] += b"]}"
-        return b",".join(parts)
+        return _list_head(call.resource, metadata) + b",".join(bodies) + _LIST_END
+
+    async def _pieces(
+        self, resource: Resource, metadata: Wire, entries: Sequence[Entry]
+    ) -> AsyncGenerator[bytes, None]:
+        """A long list, a slice at a time."""
+        before = _list_head(resource, metadata)
+        async for slice_ in self._store.bodies(entries):
+            yield before + b",".join([decoding.present(resource, body) for body in slice_])
+            before = b","
+        yield _LIST_END
 
     def watch(self, call: Call) -> Watch:
         wanted = options.watch_options(call.resource, call.namespace, call.query)
@@ -297,7 +303,7 @@ class Verbs:
         delete, write = options.delete_options({} if body else call.query, given, call.user)
         page = await listing.list_page(self._store, call.resource, wanted)
         bodies = []
-        for stored in page.bodies:
+        for stored in await listing.bodies(self._store, page.entries):
             body = decoding.present(call.resource, stored)
             metadata = orjson.loads(body)["metadata"]
             try:
@@ -310,6 +316,19 @@ class Verbs:
             bodies.append(body)
         head = {"resourceVersion": str(page.version)}
         return Answer(self._collection(call, head, bodies), media=call.accepted.media)
+
+
+_LIST_END = b"]}"
+
+
+def _list_head(resource: Resource, metadata: Wire) -> bytes:
+    """A list as far as its first item."""
+    head = {
+        "apiVersion": resource.api_version,
+        "kind": resource.list_kind,
+        "metadata": metadata,
+    }
+    return orjson.dumps(head)[:-1] + b',"items":['
 
 
 def _check_uid(call: Call, given: Wire, old: Wire) -> None:

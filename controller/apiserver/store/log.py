@@ -36,6 +36,9 @@ LIVE = "type != 3 AND version NOT IN (SELECT previous FROM log WHERE previous !=
 Head = tuple[int, int, str, str, str, int]
 """A row without its body."""
 _TOGETHER = 64
+_WRITER_CACHE, _READER_CACHE = 1024, 256
+"""KiB of pages that SQLite keeps itself; the system has them all. Rows are read by their id and
+written at the end, so the inner nodes of one tree are what comes again."""
 PAGE_BYTES = 8192
 """A usual object takes two kilobytes: of the usual pages of four it would fill half of one."""
 
@@ -63,6 +66,7 @@ def open_log(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute(f"PRAGMA cache_size=-{_WRITER_CACHE}")
         schema.migrate(connection, path)
     except sqlite3.OperationalError as error:
         connection.close()
@@ -87,6 +91,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """A connection for reading beside the writer's (WAL: neither waits for the other)."""
     connection = _connect(path)
     connection.execute("PRAGMA query_only=1")
+    connection.execute(f"PRAGMA cache_size=-{_READER_CACHE}")
     return connection
 
 

@@ -41,7 +41,7 @@ class Limits:
     """Bounds of what is kept. History: changes kept for watches that resume."""
 
     ring_changes: int = 4096
-    ring_bytes: int = 16 * 2**20
+    ring_bytes: int = 4 * 2**20
     watcher_queue: int = 4096
     watcher_bytes: int = 16 * 2**20
     history_seconds: float = 300.0

@@ -14,7 +14,7 @@ import pytest
 from controller.apiserver import streams
 from controller.apiserver.builtins import builtins
 from controller.apiserver.errors import ApiError
-from controller.apiserver.listing import ListOptions, list_page
+from controller.apiserver.listing import ListOptions, bodies, list_page
 from controller.apiserver.selectors import Selection, parse_labels
 from controller.apiserver.store import ChangeType, Entry, Forgotten, ObjectKey, Store
 from controller.apiserver.store import log as store_log
@@ -79,7 +79,7 @@ async def test_a_new_start_reads_no_objects_and_has_them_all(store: Store, tmp_p
         f"value {number}" for number in range(600)
     ]
     page = await list_page(again, MAPS, ListOptions(selection=Selection(parse_labels("odd=1"))))
-    assert [orjson.loads(body)["metadata"]["name"] for body in page.bodies] == [
+    assert [entry.object()["metadata"]["name"] for entry in page.entries] == [
         key(number).name for number in range(1, 600, 2)
     ]
     await again.close()
@@ -109,7 +109,7 @@ async def test_lists_and_watches_that_are_too_slow_are_told_410(
     shelf = store.shelf(MAPS.storage)
     monkeypatch.setattr(type(shelf), "entries", lambda self, keys: [before])
     with pytest.raises(ApiError) as refused:
-        await list_page(store, MAPS, ListOptions())
+        await bodies(store, (await list_page(store, MAPS, ListOptions())).entries)
     assert refused.value.code == 410
     watch = streams.Watch(store, MAPS, streams.WatchOptions(initial=True), None)
     lines = [chunk async for chunk in watch.lines()]

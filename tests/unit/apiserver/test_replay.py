@@ -60,7 +60,9 @@ class Watcher:
         version = None
         if listing:
             page = await list_page(self._store, RESOURCE, self._list())
-            self.seen = {o["metadata"]["name"]: o for o in map(orjson.loads, page.bodies)}
+            self.seen = {
+                o["metadata"]["name"]: o for o in (entry.object() for entry in page.entries)
+            }
             self.version = version = page.version
         options = WatchOptions(
             "ns", self.selection, version, initial=not listing, initial_end=not listing, seconds=60
@@ -106,7 +108,9 @@ class Watcher:
         assert self._reading is not None
         await asyncio.wait_for(self._reading, 10)
         page = await list_page(self._store, RESOURCE, self._list(self.version))
-        assert self.seen == {o["metadata"]["name"]: o for o in map(orjson.loads, page.bodies)}
+        assert self.seen == {
+            o["metadata"]["name"]: o for o in (entry.object() for entry in page.entries)
+        }
 
     def _list(self, version: int | None = None) -> ListOptions:
         match = "Exact" if version else ""
