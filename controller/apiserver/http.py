@@ -222,10 +222,13 @@ class HttpApi:
         metrics.WATCHERS.labels(label).inc()
         lines = watch.lines()
         try:
-            await response.prepare(request)
+            writer = await response.prepare(request)
+            assert writer is not None
+            outlet = sending.Outlet(request, writer)
+            watch.outlet = outlet.send
             async for chunk in lines:
-                async with asyncio.timeout(sending.WRITE_SECONDS):
-                    await response.write(chunk)
+                if not chunk or not outlet.send(chunk):
+                    await outlet.caught_up()
             await response.write_eof()
         except (TimeoutError, ConnectionError):
             # The client does not read: end the connection, its queue is bounded already.

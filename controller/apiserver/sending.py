@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import orjson
 import yaml
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web import BaseRequest
 
 from controller.apiserver import errors, negotiate
@@ -19,6 +20,7 @@ from controller.apiserver.verbs import Answer
 WRITE_SECONDS = 60.0
 """How long a client may leave a piece of an answer unread."""
 _ALWAYS = {"Cache-Control": "no-cache, private", "Vary": "Accept-Encoding"}
+_BEHIND = 64 * 1024
 _GZIP_FROM = 128 * 1024
 _GZIP_LEVEL = 1
 _GZIP_FORMAT = 31
@@ -80,6 +82,30 @@ class _Streamed(web.StreamResponse):
             raise ConnectionResetError("the rest cannot be sent") from None
         finally:
             await self._rest.aclose()
+
+
+class Outlet:
+    """The body of an answer that goes on: chunks, written to the transport without a detour.
+
+    Not to be used before the answer's head is sent.
+    """
+
+    def __init__(self, request: BaseRequest, writer: AbstractStreamWriter) -> None:
+        self._request = request
+        self._writer = writer
+
+    def send(self, data: bytes) -> bool:
+        """Whether the client keeps up. What is sent to one that is gone is lost."""
+        transport = self._request.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return transport.get_write_buffer_size() <= _BEHIND
+
+    async def caught_up(self) -> None:
+        """Wait until the client has read what it was sent. Raises TimeoutError, ConnectionError."""
+        async with asyncio.timeout(WRITE_SECONDS):
+            await self._writer.drain()
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

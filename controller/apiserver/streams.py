@@ -21,6 +21,9 @@ Wire = dict[str, Any]
 Render = Callable[[Wire], Wire]
 """Turns an object into what the client asked for (a table, its metadata)."""
 
+Outlet = Callable[[bytes], bool]
+"""Sends a chunk at once; whether it can take more."""
+
 BOOKMARK_SECONDS = 30.0
 _TOO_SLOW = "too old resource version: the watcher was too slow"
 _INITIAL_END = "k8s.io/initial-events-end"
@@ -44,7 +47,11 @@ class WatchOptions:
 
 
 class Watch:
-    """One watch. Iterate over ``lines``: chunks of JSON lines, ready to be sent."""
+    """One watch. Iterate over ``lines``: chunks of JSON lines, ready to be sent.
+
+    With an ``outlet``, changes go there while ``lines`` waits for more; an empty chunk then says
+    that the outlet is behind.
+    """
 
     def __init__(
         self, store: Store, resource: Resource, options: WatchOptions, render: Render | None
@@ -53,7 +60,9 @@ class Watch:
         self._resource = resource
         self._options = options
         self._render = render
+        self.outlet: Outlet | None = None
         self._version = 0
+        self._failure: Exception | None = None
         # Watchers that want the whole object share the line; so they need one name for it.
         self._shared = (resource.api_version, "") if render is None else None
 
@@ -123,7 +132,7 @@ class Watch:
             now = time.monotonic()
             if now >= deadline:
                 break
-            await subscription.wait(min(deadline, next_bookmark) - now)
+            behind = await self._wait(subscription, min(deadline, next_bookmark) - now)
             changes = subscription.take()
             if subscription.overflowed:
                 yield self._error(errors.expired(_TOO_SLOW))
@@ -132,6 +141,8 @@ class Watch:
                 chunk = self._changes(changes)
                 if chunk:
                     yield chunk
+            elif behind:
+                yield b""
             elif self._options.bookmarks and time.monotonic() >= next_bookmark:
                 self._version = max(self._version, self._store.version)
                 yield self._bookmark()
@@ -139,6 +150,30 @@ class Watch:
                 next_bookmark = time.monotonic() + BOOKMARK_SECONDS
         if self._options.bookmarks and not subscription.closed:
             yield self._bookmark()
+
+    async def _wait(self, subscription: Subscription, seconds: float) -> bool:
+        """Until there is something to do here. Whether that is to wait for the outlet."""
+        outlet, behind = self.outlet, False
+
+        def send(changes: list[Change]) -> None:
+            nonlocal behind
+            try:
+                chunk = self._changes(changes)
+                behind = bool(chunk) and outlet is not None and not outlet(chunk)
+            except Exception as error:
+                self._failure = error
+            if behind or self._failure is not None:
+                subscription.sink = None
+                subscription.wake()
+
+        subscription.sink = send if outlet is not None else None
+        try:
+            await subscription.wait(seconds)
+        finally:
+            subscription.sink = None
+        if self._failure is not None:
+            raise self._failure
+        return behind
 
     # Lines
 

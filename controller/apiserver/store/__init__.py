@@ -4,7 +4,8 @@ from controller.apiserver.store.bodies import Entry, Forgotten
 from controller.apiserver.store.lock import StoreInUse
 from controller.apiserver.store.memory import Change, ChangeType, ObjectKey
 from controller.apiserver.store.schema import CorruptStore
-from controller.apiserver.store.store import Store, StoreFailure, Subscription
+from controller.apiserver.store.store import Store, StoreFailure
+from controller.apiserver.store.subscription import Subscription
 
 DATABASE = "apiserver.db"
 """What the file is called in a server's data directory."""

@@ -25,6 +25,7 @@ from controller.apiserver.store.memory import (
     Shelf,
     Shelves,
 )
+from controller.apiserver.store.subscription import Subscription
 from controller.apiserver.store.writer import Append, Compact, Writer
 
 _log = logging.getLogger(__name__)
@@ -48,54 +49,6 @@ class Limits:
     history_changes: int = 200_000
 
 
-class Subscription:
-    """A watcher's bounded queue. ``overflowed`` is set when it was too slow; it gets no more."""
-
-    def __init__(self, limit: int, size_limit: int) -> None:
-        self._limit = limit
-        self._size_limit = size_limit
-        self._size = 0
-        self._changes: deque[Change] = deque()
-        self._wake = asyncio.Event()
-        self.overflowed = False
-        self.closed = False
-
-    def push(self, change: Change) -> None:
-        if self.overflowed:
-            return
-        self._size += change.size
-        if len(self._changes) >= self._limit or self._size > self._size_limit:
-            self.overflowed = True
-            self._changes.clear()
-        else:
-            self._changes.append(change)
-        self._wake.set()
-
-    def close(self) -> None:
-        """Wake the reader for the last time."""
-        self.closed = True
-        self._wake.set()
-
-    def take(self) -> list[Change]:
-        """All that is queued, without waiting."""
-        self._wake.clear()
-        if self.closed or self.overflowed:
-            self._wake.set()
-        found = list(self._changes)
-        self._changes.clear()
-        self._size = 0
-        return found
-
-    async def wait(self, seconds: float) -> bool:
-        """Whether something came within ``seconds``."""
-        if self._wake.is_set():
-            return True
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        return self._wake.is_set()
-
-
 class Store:
     """Everything is called from one event loop; only the writer thread is beside it.
 
@@ -115,6 +68,7 @@ class Store:
         self._committing = False
         self._futures: dict[int, asyncio.Future[Entry]] = {}
         self._subscriptions: dict[str, set[Subscription]] = {}
+        self._due: list[Subscription] = []
         self._listeners: list[Callable[[Change], None]] = []
         self._garbage: deque[tuple[int, int]] = deque()
         self._marks: deque[tuple[float, int]] = deque()
@@ -250,12 +204,15 @@ class Store:
             self._loop.call_soon_threadsafe(self._settle, batch, error)
 
     def _settle(self, batch: Sequence[Append], error: Exception | None) -> None:
+        assert self._loop is not None
         self._commit()
         if error is not None:
             self._fail(batch, error)
             return
         for item in batch:
             self._publish(item.change)
+        if self._due:
+            self._loop.call_soon(self._deliver)
         for item in batch:
             future = self._futures.pop(item.change.version)
             if not future.done():
@@ -276,6 +233,11 @@ class Store:
         for subscription in self._subscriptions.get(change.key.resource, ()):
             subscription.push(change)
 
+    def _deliver(self) -> None:
+        due, self._due[:] = self._due[:], ()
+        for subscription in due:
+            subscription.deliver()
+
     def _fail(self, batch: Sequence[Append], error: Exception) -> None:
         _log.error("a write failed", extra={"error": str(error), "writes": len(batch)})
         if any(item.epoch == self._epoch for item in batch):
@@ -295,7 +257,8 @@ class Store:
 
     def subscribe(self, resource: str) -> Subscription:
         """Changes of a resource committed from now on. ``unsubscribe`` when done."""
-        subscription = Subscription(self._limits.watcher_queue, self._limits.watcher_bytes)
+        limits = self._limits
+        subscription = Subscription(limits.watcher_queue, limits.watcher_bytes, self._due)
         self._subscriptions.setdefault(resource, set()).add(subscription)
         return subscription
 
