@@ -30,6 +30,8 @@ SELECTIONS = {
     "not": Selection(labels=parse_labels("tier!=1")),
     "name": Selection(fields=parse_fields("metadata.name!=a")),
 }
+HOW = ("list", "initial", "list, outlet", "initial, outlet")
+"""How a watch begins, and whether it has an outlet."""
 NAMES = st.sampled_from("abc")
 LABELS = st.sampled_from(
     [{}, {"tier": "1"}, {"tier": "2"}, {"tier": "3"}, {"tier": "1", "off": ""}]
@@ -38,8 +40,8 @@ STEPS = st.one_of(
     st.tuples(st.just("put"), NAMES, LABELS),
     st.tuples(st.just("put"), NAMES, LABELS),
     st.tuples(st.just("drop"), NAMES, st.none()),
-    st.tuples(st.just("watch"), st.sampled_from(sorted(SELECTIONS)), st.sampled_from("+-")),
-    st.tuples(st.just("watch"), st.sampled_from(sorted(SELECTIONS)), st.sampled_from("+-")),
+    st.tuples(st.just("watch"), st.sampled_from(sorted(SELECTIONS)), st.sampled_from(HOW)),
+    st.tuples(st.just("watch"), st.sampled_from(sorted(SELECTIONS)), st.sampled_from(HOW)),
     st.tuples(st.just("read"), st.integers(0, 3), st.none()),
 )
 
@@ -53,10 +55,11 @@ class Watcher:
         self.seen: dict[str, Any] = {}
         self.version = 0
         self.done = False
+        self.direct = 0
         self._lines: AsyncGenerator[bytes, None] | None = None
         self._reading: asyncio.Future[None] | None = None
 
-    async def start(self, *, listing: bool) -> None:
+    async def start(self, *, listing: bool, outlet: bool) -> None:
         version = None
         if listing:
             page = await list_page(self._store, RESOURCE, self._list())
@@ -67,7 +70,9 @@ class Watcher:
         options = WatchOptions(
             "ns", self.selection, version, initial=not listing, initial_end=not listing, seconds=60
         )
-        self._lines = Watch(self._store, RESOURCE, options, None).lines()
+        watch = Watch(self._store, RESOURCE, options, None)
+        watch.outlet = self._send if outlet else None
+        self._lines = watch.lines()
 
     async def read(self, turns: int) -> None:
         """For some turns of the loop; what is being waited for then goes on next time."""
@@ -81,10 +86,19 @@ class Watcher:
     async def _follow(self) -> None:
         assert self._lines is not None
         async for chunk in self._lines:
-            for line in chunk.splitlines():
-                self._take(orjson.loads(line))
+            self._read(chunk)
             if self.done:
                 return
+
+    def _send(self, chunk: bytes) -> bool:
+        """As an outlet that is behind now and then."""
+        self._read(chunk)
+        self.direct += 1
+        return self.direct % 3 != 0 and not self.done
+
+    def _read(self, chunk: bytes) -> None:
+        for line in chunk.splitlines():
+            self._take(orjson.loads(line))
 
     def _take(self, event: dict[str, Any]) -> None:
         wire, type_ = event["object"], event["type"]
@@ -151,8 +165,8 @@ async def _drop(store: Store, name: str) -> None:
     await store.write(ChangeType.DELETED, key, body)
 
 
-async def _play(directory: Path, steps: list[Any]) -> int:
-    """How many watches there were."""
+async def _play(directory: Path, steps: list[Any]) -> list[Watcher]:
+    """The watches that there were."""
     store = Store(directory / "db", "OFF", Limits(ring_changes=3))
     await store.start()
     watchers: list[Watcher] = []
@@ -165,7 +179,7 @@ async def _play(directory: Path, steps: list[Any]) -> int:
                 await _drop(store, what)
             elif verb == "watch":
                 watchers.append(Watcher(store, what))
-                await watchers[-1].start(listing=how == "+")
+                await watchers[-1].start(listing="list" in how, outlet="outlet" in how)
             elif what < len(watchers):
                 await watchers[what].read(5)
         await _put(store, LAST, {"tier": "2"})
@@ -175,10 +189,18 @@ async def _play(directory: Path, steps: list[Any]) -> int:
         for watcher in watchers:
             await watcher.close()
         await store.close()
-    return len(watchers)
+    return watchers
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(STEPS, min_size=10, max_size=30))
 def test_every_watch_adds_up_to_a_list(tmp_path_factory: Any, steps: list[Any]) -> None:
     asyncio.run(_play(tmp_path_factory.mktemp("replay"), steps))
+
+
+def test_what_is_read_while_nothing_comes_is_sent_directly(tmp_path: Path) -> None:
+    """So that the test above is one of outlets, too."""
+    read = ("read", 0, None)
+    steps = [("watch", "all", "list, outlet"), read, *([("put", "a", {}), read] * 4)]
+    (watcher,) = asyncio.run(_play(tmp_path, steps))
+    assert watcher.direct >= 4

@@ -6,6 +6,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controller.apiserver.store import ChangeType, CorruptStore, ObjectKey, Store, StoreFailure
+from controller.apiserver.store import (
+    Change,
+    ChangeType,
+    CorruptStore,
+    ObjectKey,
+    Store,
+    StoreFailure,
+)
 from controller.apiserver.store import log as store_log
 from controller.apiserver.store.memory import Shelf
 from controller.apiserver.store.store import Limits
@@ -196,6 +204,45 @@ async def test_a_watcher_of_large_objects_is_dropped_by_their_size(tmp_path: Pat
     await store.close()
 
 
+async def test_a_sink_gets_what_was_committed_together_at_once(store: Store) -> None:
+    subscription = store.subscribe(RESOURCE)
+    got: list[list[str]] = []
+    subscription.sink = lambda changes: got.append([change.key.name for change in changes])
+    await asyncio.gather(*(put(store, name, 1) for name in "abc"))
+    await asyncio.sleep(0)
+    assert got == [["a", "b", "c"]]
+    assert subscription.take() == []
+    assert not await subscription.wait(0)
+
+
+async def test_what_a_sink_leaves_is_there_for_who_waits(store: Store) -> None:
+    subscription = store.subscribe(RESOURCE)
+    got: list[str] = []
+
+    def once(changes: list[Change]) -> None:
+        got.extend(change.key.name for change in changes)
+        subscription.sink = None
+        subscription.wake()
+
+    subscription.sink = once
+    await put(store, "a", 1)
+    assert await subscription.wait(1)
+    assert subscription.take() == []
+    await put(store, "b", 1)
+    assert await subscription.wait(1)
+    assert (got, [change.key.name for change in subscription.take()]) == (["a"], ["b"])
+
+
+async def test_a_sink_that_goes_before_its_turn_misses_nothing(store: Store) -> None:
+    subscription = store.subscribe(RESOURCE)
+    subscription.sink = lambda changes: pytest.fail("it is gone")
+    subscription.push(Change(ChangeType.ADDED, key("a"), store_entry(1), None))
+    subscription.sink = None
+    subscription.deliver()
+    assert await subscription.wait(0)
+    assert len(subscription.take()) == 1
+
+
 async def test_waiting_ends_with_a_change_the_time_or_the_server(store: Store) -> None:
     subscription = store.subscribe(RESOURCE)
     assert not await subscription.wait(0.01)
@@ -260,3 +307,27 @@ def store_entry(version: int) -> Any:
     from controller.apiserver.store import Entry
 
     return Entry(version, b"{}")
+
+
+@settings(max_examples=30, deadline=None)
+@given(OPERATIONS)
+def test_a_start_finds_what_was_there(tmp_path_factory: Any, operations: Any) -> None:
+    async def play(path: Path) -> None:
+        store = Store(path, "OFF", SMALL)
+        await store.start()
+        for verb, name, value in operations:
+            if verb == "put":
+                await put(store, name, value)
+            elif verb == "drop" and store.head(key(name)):
+                await drop(store, name)
+        before, version = state(store), store.version
+        await store.close()
+        again = Store(path, "OFF", SMALL)
+        await again.start()
+        assert (state(again), again.version) == (before, version)
+        again.compact_to(again.version)  # what was history before the start goes, and no more
+        await again.close()
+        with closing(store_log.open_reader(path)) as connection:
+            assert len(list(store_log.heads(connection))) == len(before)
+
+    asyncio.run(play(tmp_path_factory.mktemp("start") / "db"))
