@@ -51,10 +51,12 @@ def rows(results: list[Result]) -> list[tuple[str, list[float | None]]]:
         (f"list of {load.LISTED:,}, ms", [result.list_ms for result in results]),
         (f"list of {load.LISTED:,}, server CPU-ms", [result.list_cpu_ms for result in results]),
         *_fan_out([result.fan_out for result in results]),
-        ("resident after the writes, MiB", [result.resident for result in results]),
-        ("start to ready on these data, ms", [result.start_ms for result in results]),
-        ("resident after that start, MiB", [result.resident_again for result in results]),
-    ]
+        *_memory("resident after the writes", [result.resident for result in results]),
+        (f"start to ready on these data, ms, median of {load.STARTS}",
+         [result.start_ms for result in results]),
+        ("such a start, server CPU-ms", [result.start_cpu_ms for result in results]),
+        *_memory("resident after that start", [result.resident_again for result in results]),
+    ]  # fmt: skip
     return [row for row in found if any(value is not None for value in row[1])]
 
 
@@ -65,6 +67,11 @@ def _fan_out(found: list[FanOut | None]) -> list[tuple[str, list[float | None]]]
         (f"{label}ms, p99", [each.p99_ms if each else None for each in found]),
         (f"{label}server CPU-ms", [each.server_ms if each else None for each in found]),
     ]
+
+
+def _memory(label: str, found: list[float | None]) -> list[tuple[str, list[float | None]]]:
+    megabytes = [each * 2**20 / 10**6 if each is not None else None for each in found]
+    return [(f"{label}, MB", megabytes), (f"{label}, MiB", found)]
 
 
 def _number(value: float | None) -> str:
