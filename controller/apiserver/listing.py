@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -19,7 +20,9 @@ _TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start "
     "a new list without the continue parameter."
 )
+_END = b"]}"
 Key = tuple[str, str]
+Wire = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,32 @@ async def bodies(store: Store, entries: list[Entry]) -> list[bytes]:
         return [body async for slice_ in store.bodies(entries) for body in slice_]
     except Forgotten:
         raise errors.expired(errors.LIST_TOO_SLOW) from None
+
+
+def whole(resource: Resource, metadata: Wire, items: Sequence[bytes]) -> bytes:
+    """A list's JSON."""
+    return _head(resource, metadata) + b",".join(items) + _END
+
+
+async def pieces(
+    store: Store, resource: Resource, metadata: Wire, entries: Sequence[Entry]
+) -> AsyncGenerator[bytes, None]:
+    """As ``whole``, of objects that are read while it is sent. Raises Forgotten."""
+    before = _head(resource, metadata)
+    async for slice_ in store.bodies(entries):
+        yield before + b",".join([decoding.present(resource, body) for body in slice_])
+        before = b","
+    yield _END
+
+
+def _head(resource: Resource, metadata: Wire) -> bytes:
+    """As far as the first item."""
+    head = {
+        "apiVersion": resource.api_version,
+        "kind": resource.list_kind,
+        "metadata": metadata,
+    }
+    return orjson.dumps(head)[:-1] + b',"items":['
 
 
 def _cut(there: _Snapshot, limit: int) -> Page:

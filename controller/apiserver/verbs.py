@@ -29,7 +29,7 @@ from controller.apiserver.decoding import FieldValidation
 from controller.apiserver.errors import ApiError
 from controller.apiserver.negotiate import Accepted
 from controller.apiserver.registry import Registry
-from controller.apiserver.store import Entry, Store
+from controller.apiserver.store import Store
 from controller.apiserver.store.bodies import SLICE
 from controller.apiserver.streams import Watch
 from controller.apiserver.writes import Mutate, WriteOptions
@@ -95,7 +95,9 @@ class Verbs:
         if wanted.selection.shards is not None:
             metadata["shardInfo"] = {"selector": wanted.selection.shards.text}
         if len(page.entries) > SLICE and call.accepted == Accepted():
-            return Answer(b"", pieces=self._pieces(call.resource, metadata, page.entries))
+            return Answer(
+                b"", pieces=listing.pieces(self._store, call.resource, metadata, page.entries)
+            )
         bodies = [
             decoding.present(call.resource, body)
             for body in await listing.bodies(self._store, page.entries)
@@ -109,17 +111,7 @@ class Verbs:
             return orjson.dumps(tables.table(call.resource, metadata, items, _include(call)))
         if form != "object":
             return orjson.dumps(tables.partial_list(metadata, map(orjson.loads, bodies)))
-        return _list_head(call.resource, metadata) + b",".join(bodies) + _LIST_END
-
-    async def _pieces(
-        self, resource: Resource, metadata: Wire, entries: Sequence[Entry]
-    ) -> AsyncGenerator[bytes, None]:
-        """A long list, a slice at a time."""
-        before = _list_head(resource, metadata)
-        async for slice_ in self._store.bodies(entries):
-            yield before + b",".join([decoding.present(resource, body) for body in slice_])
-            before = b","
-        yield _LIST_END
+        return listing.whole(call.resource, metadata, bodies)
 
     def watch(self, call: Call) -> Watch:
         wanted = options.watch_options(call.resource, call.namespace, call.query)
@@ -316,19 +308,6 @@ class Verbs:
             bodies.append(body)
         head = {"resourceVersion": str(page.version)}
         return Answer(self._collection(call, head, bodies), media=call.accepted.media)
-
-
-_LIST_END = b"]}"
-
-
-def _list_head(resource: Resource, metadata: Wire) -> bytes:
-    """A list as far as its first item."""
-    head = {
-        "apiVersion": resource.api_version,
-        "kind": resource.list_kind,
-        "metadata": metadata,
-    }
-    return orjson.dumps(head)[:-1] + b',"items":['
 
 
 def _check_uid(call: Call, given: Wire, old: Wire) -> None:
