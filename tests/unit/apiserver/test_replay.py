@@ -201,6 +201,6 @@ def test_every_watch_adds_up_to_a_list(tmp_path_factory: Any, steps: list[Any]) 
 def test_what_is_read_while_nothing_comes_is_sent_directly(tmp_path: Path) -> None:
     """So that the test above is one of outlets, too."""
     read = ("read", 0, None)
-    steps = [("watch", "all", "list, outlet"), read, *([("put", "a", {}), read] * 4)]
+    steps: list[Any] = [("watch", "all", "list, outlet"), read, *([("put", "a", {}), read] * 4)]
     (watcher,) = asyncio.run(_play(tmp_path, steps))
     assert watcher.direct >= 4
