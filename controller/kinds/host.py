@@ -267,11 +267,10 @@ def _room(host: Host) -> tuple[bool, int, int]:
 def _wake_drifted(host: Host, ctx: Context) -> None:
     """Wake the VMs that are not as their status says."""
     seen = ctx.observed.vms.get(host.uid, {})
-    for vm, ref in ctx.store.referrers(host, "VirtualMachine"):
-        if ref.path != ("status", "hostRef"):
-            continue
-        if _POWER_STATE.get(seen.get(vm.uid, ""), "Stopped") != vm.status.state:
-            ctx.wake(key_of(vm))
+    for vm in vms_on(host, ctx.store):
+        known = ctx.store.entry(vm)  # nothing is parsed: all are looked at with each ping
+        if known and _POWER_STATE.get(seen.get(known.uid, ""), "Stopped") != known.state:
+            ctx.wake(vm)
 
 
 State = Literal["Enabled", "Disabled", "PreMaintenance", "Maintenance"]

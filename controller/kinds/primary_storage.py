@@ -269,10 +269,11 @@ async def _clear(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
 def _wake_those_it_serves(obj: PrimaryStorage, host: Host, ctx: Context) -> None:
     """VMs that look for a place, and volumes that are to be made on ``host`` or came back there."""
     wake_unscheduled(ctx)
-    for volume, _ in ctx.store.referrers(obj, "Volume"):
-        bound = volume.spec.host_ref is not None and volume.spec.host_ref.name == host.name
-        if bound and volume.status.state != "Ready":
-            ctx.wake(key_of(volume))
+    for volume, ref in ctx.store.users(key_of(host), "Volume"):
+        known = ctx.store.entry(volume)
+        here = any(target == key_of(obj) for _, target in ctx.store.targets(volume))
+        if here and ref.path[0] == "spec" and known and known.state != "Ready":
+            ctx.wake(volume)
 
 
 def _bytes(obj: PrimaryStorage, room: StorageResult, ctx: Context) -> int:

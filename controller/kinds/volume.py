@@ -198,13 +198,11 @@ def _attached(vm: News, store: Store) -> Iterable[Key]:
 
 def _to_be_filled(storage: News, store: Store) -> Iterable[Key]:
     """Volumes that are still to be filled with an image that this storage keeps."""
-    images = {image.name for image, _ in store.users(storage.key, "Image")}
     return [
-        Key("Volume", volume.metadata.namespace or "", volume.name)
-        for volume in store.list("Volume")
-        if volume.status.state != "Ready"
-        and volume.spec.image_ref is not None
-        and volume.spec.image_ref.name in images
+        volume
+        for image, _ in store.users(storage.key, "Image")
+        for volume, _ in store.users(image, "Volume")
+        if (known := store.entry(volume)) and known.state != "Ready"
     ]
 
 

@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Resource)
 
 
+class Known(Protocol):
+    """Of an object: its ``status.state``, and whether it is Ready."""
+
+    @property
+    def uid(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def ready(self) -> bool: ...
+
+
 class Store(Protocol):
     """The local copy of the API's objects. Reading costs no I/O. Other readers share what it hands
     out: never change it.
@@ -54,6 +65,9 @@ class Store(Protocol):
 
     def with_uid(self, kind: str, uid: str) -> Key | None:
         """Which object of a kind has this uid, held here or not."""
+
+    def entry(self, key: Key) -> Known | None:
+        """What is known of any object, held here or not: nothing is parsed. None: there is none."""
 
     def deleting(self, key: Key) -> bool:
         """Is any object being deleted? False if there is none."""

@@ -19,10 +19,12 @@ LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 @dataclass(slots=True)
 class Entry:
-    """What is known of one object without parsing it. ``place``: where it lies on the ring.
-    ``policy``: its spec.deletionPolicy. ``owners``: uids of what it belongs to. ``digest`` changes
-    with what concerns those who refer to it, ``content`` with its quiet fields, too. ``raw``: the
-    object as JSON; empty if it is not held here."""
+    """What is known of one object without parsing it; implements reconcile.actuator.Known.
+
+    ``place``: where it lies on the ring. ``policy``: its spec.deletionPolicy. ``owners``: uids of
+    what it belongs to. ``digest`` changes with what concerns those who refer to it, ``content``
+    with its quiet fields, too. ``raw``: the object as JSON; empty if it is not held here.
+    """
 
     key: Key
     uid: str
@@ -32,6 +34,7 @@ class Entry:
     deleting: bool
     finalized: bool
     ready: bool
+    state: str
     digest: int
     content: int
     raw: bytes
@@ -62,6 +65,7 @@ def entry_of(key: Key, raw: Raw, quiet: frozenset[str], *, held: bool) -> Entry:
         deleting=bool(meta.get("deletionTimestamp")),
         finalized=FINALIZER in (meta.get("finalizers") or ()),
         ready=ready,
+        state=intern(str(status.get("state", ""))),
         digest=digest,
         content=digest if noisy else _digest(kept, status, frozenset(), reason),
         # The copy drops the serialiser's spare capacity: 1.9 against 8 KB for a usual object.
@@ -72,9 +76,11 @@ def entry_of(key: Key, raw: Raw, quiet: frozenset[str], *, held: bool) -> Entry:
 
 
 def owners_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The uids that its owner references name."""
+    """The uids that its owner references name, each once."""
     owners = meta.get("ownerReferences")
-    return tuple(intern(str(owner.get("uid", ""))) for owner in owners) if owners else ()
+    if not owners:
+        return ()
+    return tuple(dict.fromkeys(intern(str(owner.get("uid", ""))) for owner in owners))
 
 
 def version_of(meta: Mapping[str, Any]) -> int:

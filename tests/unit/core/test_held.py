@@ -33,7 +33,7 @@ STEP = st.one_of(
         st.dictionaries(
             st.sampled_from(TOWARDS["Leaf"]), st.sampled_from(NAMES), max_size=3
         ),
-        st.lists(st.sampled_from(KEYS), max_size=1),
+        st.lists(st.sampled_from(KEYS), max_size=2),
         st.booleans(),
     ),
 )  # fmt: skip
