@@ -132,7 +132,7 @@ def _to_utc(moment: datetime) -> datetime:
 
 
 def _rfc3339(moment: datetime) -> str:
-    return _to_utc(moment).strftime("%Y-%m-%dT%H:%M:%SZ").rjust(20, "0")
+    return _to_utc(moment).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 Timestamp = Annotated[

@@ -208,9 +208,10 @@ async def _make(scope: Scope[VirtualMachine], disk: WantedDisk, host: Host) -> V
     if disk.make is None:
         raise Waiting(f"Volume {disk.volume} does not exist")
     storage = await _claimed_storage(scope, disk)
-    disk.make.spec.host_ref = ObjectRef(name=host.name)
-    disk.make.spec.primary_storage_ref = ObjectRef(name=storage) if storage else None
-    return cast(Volume, await scope.ctx.objects.create(disk.make))
+    volume = disk.make()
+    volume.spec.host_ref = ObjectRef(name=host.name)
+    volume.spec.primary_storage_ref = ObjectRef(name=storage) if storage else None
+    return cast(Volume, await scope.ctx.objects.create(volume))
 
 
 def _check_use(vm: VirtualMachine, disk: WantedDisk, volume: Volume, ctx: Context) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
@@ -50,12 +50,13 @@ def size_of(vm: VirtualMachine, store: Store) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class WantedDisk:
-    """A disk that the spec asks for. ``make``: the Volume to create; None: it is the user's."""
+    """A disk that the spec asks for. ``make`` returns the Volume to create (which most looks at a
+    VM do not ask for); None: it is the user's."""
 
     name: str
     volume: str
     owned: bool = False
-    make: Volume | None = None
+    make: Callable[[], Volume] | None = None
 
     @property
     def root(self) -> bool:
@@ -69,24 +70,29 @@ def wanted_disks(vm: VirtualMachine) -> list[WantedDisk]:
 
 
 def _root_disk(vm: VirtualMachine) -> WantedDisk:
-    root = vm.spec.root_disk
-    spec = VolumeSpec(
-        type="Root",
-        image_ref=vm.spec.image_ref,
-        size=root.size,
-        disk_offering_ref=root.disk_offering_ref,
-        primary_storage_ref=root.primary_storage_ref,
-    )
-    volume = made_volume(vm, ROOT, spec, owned=True)
-    return WantedDisk(ROOT, volume.name, owned=True, make=volume)
+    def make() -> Volume:
+        root = vm.spec.root_disk
+        spec = VolumeSpec(
+            type="Root",
+            image_ref=vm.spec.image_ref,
+            size=root.size,
+            disk_offering_ref=root.disk_offering_ref,
+            primary_storage_ref=root.primary_storage_ref,
+        )
+        return made_volume(vm, ROOT, spec, owned=True)
+
+    return WantedDisk(ROOT, volume_name(vm.name, ROOT), owned=True, make=make)
 
 
 def _data_disk(vm: VirtualMachine, disk: DataDisk) -> WantedDisk:
     if disk.volume_ref is not None:
         return WantedDisk(disk.name, disk.volume_ref.name)
-    spec = VolumeSpec(type="Data", size=disk.size, disk_offering_ref=disk.disk_offering_ref)
-    volume = made_volume(vm, disk.name, spec, owned=disk.delete_with_vm)
-    return WantedDisk(disk.name, volume.name, disk.delete_with_vm, volume)
+
+    def make() -> Volume:
+        spec = VolumeSpec(type="Data", size=disk.size, disk_offering_ref=disk.disk_offering_ref)
+        return made_volume(vm, disk.name, spec, owned=disk.delete_with_vm)
+
+    return WantedDisk(disk.name, volume_name(vm.name, disk.name), disk.delete_with_vm, make)
 
 
 def made_volume(vm: VirtualMachine, disk: str, spec: VolumeSpec, *, owned: bool) -> Volume:

@@ -192,7 +192,7 @@ def _to_place(vm: VirtualMachine, disks: Iterable[WantedDisk], ctx: Context) -> 
 
 def _to_make(vm: VirtualMachine, disk: WantedDisk, ctx: Context) -> Volume | None:
     """The volume as it is or will be, unless it is bound to a host already."""
-    volume = volume_of(vm, disk.volume, ctx.store) or disk.make
+    volume = volume_of(vm, disk.volume, ctx.store) or (disk.make() if disk.make else None)
     if volume is None:
         raise Waiting(f"Volume {disk.volume} does not exist")
     return volume if volume.spec.host_ref is None else None
